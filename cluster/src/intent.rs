@@ -1,0 +1,4 @@
+//! Intent: what operators want, one register per key, replicated to every node.
+
+pub mod name;
+pub mod service;

@@ -1,0 +1,208 @@
+//! What goes into the core and what comes out of it: plain values that can be compared, recorded and replayed.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::intent::name::Name;
+use crate::intent::service::{ServiceSpec, SpecError, TaskSpec};
+use crate::plan::addresses::Addresses;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A message came from a peer whose identity the transport has proven; its bytes are hostile.
+    Received {
+        /// The peer.
+        from: NodeId,
+        /// Its bytes.
+        message: Vec<u8>,
+    },
+    /// A connection to this peer has passed its first hello.
+    PeerConnected(NodeId),
+    /// The last connection to this peer was closed or reset, or a redial was refused: evidence against it.
+    PeerLost(NodeId),
+    /// Something happened to a task of this node.
+    Task(TaskEvent),
+    /// The images that this node can run, by manifest digest, complete.
+    Images(BTreeSet<String>),
+    /// A deadline passed (see [`crate::Cluster::poll_timeout`]); early or twice is harmless.
+    Timeout,
+}
+
+/// What to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make this record durable before anything later leaves.
+    Persist(Vec<u8>),
+    /// Send these bytes to a peer, best effort: it may be lost, doubled or reordered.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// At most [`crate::limits::MESSAGE_BYTES_MAX`].
+        message: Vec<u8>,
+    },
+    /// Do something with a container of this node.
+    Task(TaskCommand),
+    /// Tell operators.
+    Notify(Event),
+}
+
+/// What the agent wants of the executor. Idempotent: doing it twice is harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskCommand {
+    /// Fetch the image, make the container, plug it in, start it; answer with [`TaskEvent`]s.
+    Start(TaskOrder),
+    /// Ask it to end, then make it; answer with [`TaskEvent::Ended`].
+    Stop(TaskId),
+    /// Forget what is left of an ended task, its logs included.
+    Remove(TaskId),
+}
+
+/// All that is needed to run one task; kept with the container so that a restarted node knows its tasks again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOrder {
+    /// Names it.
+    pub id: TaskId,
+    /// Whose it is.
+    pub service: ServiceId,
+    /// The service's name.
+    pub service_name: Name,
+    /// Which replica it is, from 1.
+    pub slot: u32,
+    /// Which revision of the service it runs.
+    pub revision: u64,
+    /// Its overlay addresses.
+    pub addresses: Addresses,
+    /// What it runs.
+    pub spec: TaskSpec,
+}
+
+/// What became of a task of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskEvent {
+    /// The containers that were found when the node started, complete: those of them that still run.
+    /// The agent starts nothing before it has heard this once.
+    Recovered(Vec<TaskOrder>),
+    /// The image is there and the container is being made.
+    Starting(TaskId),
+    /// The process runs.
+    Running(TaskId),
+    /// Nothing of it runs any more.
+    Ended {
+        /// Which.
+        id: TaskId,
+        /// The exit code; absent if it never started or was ended by a signal.
+        exit_code: Option<i32>,
+        /// Why, in words for operators; empty after a plain exit.
+        error: String,
+    },
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Declare a new service.
+    CreateService(ServiceSpec),
+    /// Replace a service's spec.
+    UpdateService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the new spec was made from.
+        version: u64,
+        /// The new spec; the name must stay.
+        spec: ServiceSpec,
+    },
+    /// Remove a service and its tasks.
+    RemoveService(ServiceId),
+    /// Say goodbye to the others: this node's tasks move away at once. The caller stops it afterwards.
+    Leave,
+}
+
+/// The operator's command was accepted; it is durable once the actions that came with it are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// A service was created or updated.
+    Service {
+        /// Which.
+        id: ServiceId,
+        /// Its version now.
+        version: u64,
+    },
+    /// Done; nothing to show.
+    Done,
+}
+
+/// A command was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Another service has this name.
+    #[error("name conflicts with an existing object: service {0} already exists")]
+    NameTaken(Name),
+    /// No service has this id.
+    #[error("service {0} not found")]
+    NoSuchService(ServiceId),
+    /// The spec was made from an older version than the present one. Clients match the text's ending.
+    #[error("version {named} of service {name} is not its present version {present}: update out of sequence")]
+    OutOfSequence {
+        /// Which.
+        name: Name,
+        /// What the caller named.
+        named: u64,
+        /// What it is.
+        present: u64,
+    },
+    /// An update may not rename.
+    #[error("renaming services is not supported: {from} cannot become {to}")]
+    Rename {
+        /// The present name.
+        from: Name,
+        /// The name asked for.
+        to: Name,
+    },
+    /// The spec cannot be accepted.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The shoal has as many services as it may have.
+    #[error("the shoal has {0} services, as many as it may have: remove one first")]
+    TooManyServices(usize),
+}
+
+/// What operators may want to know: a log line and a counter each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A node is up that was not known or not up.
+    NodeUp(NodeId),
+    /// A node missed probes.
+    NodeSuspect(NodeId),
+    /// A node was declared down.
+    NodeDown(NodeId),
+    /// A node said goodbye.
+    NodeLeft(NodeId),
+    /// This node was suspected and has refuted with this incarnation.
+    Refuted(u64),
+    /// A peer's message was dropped, with the reason.
+    MessageDropped {
+        /// Who sent it.
+        from: NodeId,
+        /// Why it was dropped.
+        reason: &'static str,
+    },
+    /// This node's IPv4 block went to another node that claimed it too; it takes another.
+    BlockLost {
+        /// Who holds it.
+        to: NodeId,
+    },
+    /// A task failed; the next start in its slot waits this long, in milliseconds.
+    TaskFailed {
+        /// Which.
+        id: TaskId,
+        /// The delay.
+        retry_ms: u64,
+    },
+    /// This node has caught up with the others, or given up waiting, and begins to act.
+    Settled,
+}

@@ -1,0 +1,31 @@
+//! Bounds on everything that comes from outside, and their relations, checked when the crate is compiled.
+
+/// Longest message between nodes, in bytes. Anti-entropy answers are cut to fit.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Longest encoded value of one intent entry, in bytes.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Longest durable record, in bytes.
+pub const RECORD_BYTES_MAX: usize = 512 * 1024;
+/// Concurrent versions kept of one entry; beyond that the oldest stamps lose.
+pub const VERSIONS_MAX: usize = 16;
+/// Replicas that one service may have.
+pub const REPLICAS_MAX: u32 = 100_000;
+/// Services in one shoal.
+pub const SERVICES_MAX: usize = 10_000;
+/// Nodes in one shoal.
+pub const NODES_MAX: usize = 10_000;
+/// Bytes of a service or node name: one DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Tasks that one node may report, finished ones included.
+pub const TASKS_PER_NODE_MAX: usize = 2_000;
+/// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.
+pub const TASK_HISTORY_PER_SLOT: usize = 4;
+/// Images that one node may say it has.
+pub const IMAGES_PER_NODE_MAX: usize = 1_000;
+/// Bytes of an error text in a report; longer ones are cut.
+pub const ERROR_BYTES_MAX: usize = 512;
+/// How far ahead of this node's wall clock a peer's stamp may be, in milliseconds.
+pub const SKEW_MAX_MS: u64 = 60_000;
+
+const _: () = assert!(VALUE_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries at least one entry");
+const _: () = assert!(MESSAGE_BYTES_MAX <= RECORD_BYTES_MAX, "what was received can be made durable");

@@ -1,0 +1,3 @@
+//! Membership: which nodes are in and which are up (SWIM).
+
+pub mod member;

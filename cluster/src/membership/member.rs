@@ -1,0 +1,82 @@
+//! Members: what every node knows of every other.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+use crate::intent::name::Name;
+
+/// One member as this node sees it: a join semilattice over `(incarnation, state)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who it is.
+    pub id: NodeId,
+    /// Raised by the member alone, to refute what others say of it or to change its [`NodeMeta`].
+    pub incarnation: u64,
+    /// Whether it is up.
+    pub state: MemberState,
+    /// What it says of itself; belongs to `incarnation`.
+    pub meta: NodeMeta,
+}
+
+/// Whether a member is up; at equal incarnations the later state here wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// It missed a probe and has until the suspicion timeout to refute. Still counted as up.
+    Suspect,
+    /// It did not refute in time. Probed for ever at a slow rate; comes back with a greater incarnation.
+    Down,
+    /// It said goodbye. Comes back likewise.
+    Left,
+}
+
+impl MemberState {
+    /// Tells whether tasks may be placed on such a member.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Alive | Self::Suspect)
+    }
+}
+
+/// What a node says of itself to all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMeta {
+    /// Its name, unique by admission.
+    pub name: Name,
+    /// Where it listens for gossip and admission (TCP).
+    pub gossip: SocketAddr,
+    /// Where its tunnel listens (UDP).
+    pub tunnel: SocketAddr,
+    /// What it may do.
+    pub role: Role,
+    /// The newest wire version that it speaks.
+    pub wire_version: u16,
+    /// The newest plan that it can compute; the plan in force is the least over live members.
+    pub plan_version: u16,
+    /// The version of its binary, such as `0.1.0`.
+    pub software: String,
+    /// The host: `linux`.
+    pub os: String,
+    /// The host's architecture as OCI names it, such as `amd64`.
+    pub architecture: String,
+    /// Billionths of a CPU that the host has.
+    pub nano_cpus: u64,
+    /// Bytes of memory that the host has.
+    pub memory_bytes: u64,
+}
+
+/// What a node's certificate lets it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// May write intent and admit nodes; all managers are equals.
+    Manager,
+    /// Runs tasks.
+    Worker,
+}
+
+/// What a new node needs to find the others: some members and where they listen.
+pub type Contacts = Vec<(NodeId, SocketAddr)>;

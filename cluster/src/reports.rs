@@ -1,0 +1,3 @@
+//! Reports: what each node says of itself, with that node as the only writer.
+
+pub mod task;

@@ -1,0 +1,85 @@
+//! Views: what the edge reads — levels of the present plan and planes, never edges.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::id::{NodeId, TaskId};
+use crate::intent::service::Service;
+use crate::membership::member::Member;
+use crate::plan::addresses::Block;
+use crate::plan::names::Names;
+use crate::plan::routes::Routes;
+use crate::reports::task::TaskReport;
+
+/// All that the edge may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Views {
+    /// Whether this node acts: it has caught up with the others once, or has given up waiting.
+    pub settled: bool,
+    /// Every known member, this node included, in order of id.
+    pub members: Vec<Member>,
+    /// Each member's block of the overlay, this node's included.
+    pub blocks: BTreeMap<NodeId, Block>,
+    /// Every service, in order of name.
+    pub services: Vec<Service>,
+    /// Every task that any node reports or the plan wants, in order of service, slot, newest first.
+    pub tasks: Vec<TaskView>,
+    /// Which nodes have which image, by manifest digest; nodes that are up only.
+    pub images: BTreeMap<String, BTreeSet<NodeId>>,
+    /// What DNS answers.
+    pub names: Names,
+    /// Where the overlay's packets go.
+    pub routes: Routes,
+    /// Whether the shoal is agreed.
+    pub agreement: Agreement,
+}
+
+/// One task as the whole shoal sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    /// Where it runs or ran.
+    pub node: NodeId,
+    /// What its node said last.
+    pub report: TaskReport,
+    /// Whether its node is up: otherwise its report does not count.
+    pub reachable: bool,
+    /// Whether the plan wants it, or a successor of it in this slot on this node.
+    pub desired: bool,
+}
+
+/// What this node and the others know, compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// Digest of the intent plane here.
+    pub intent: [u8; 32],
+    /// Digest of the plan here: assignments, names and routes, alike on all nodes with the same planes.
+    pub plan: [u8; 32],
+    /// What each other member that is up said last of its own.
+    pub peers: BTreeMap<NodeId, PeerAgreement>,
+}
+
+/// What one peer said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAgreement {
+    /// Digest of its intent plane.
+    pub intent: [u8; 32],
+    /// Digest of its plan.
+    pub plan: [u8; 32],
+    /// How many intent writes known here it did not know then.
+    pub behind: u64,
+    /// How long ago it said so, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Views {
+    /// Returns the member with this id.
+    pub fn member(&self, id: &NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == *id)
+    }
+
+    /// Returns the task with this id.
+    pub fn task(&self, id: &TaskId) -> Option<&TaskView> {
+        self.tasks.iter().find(|task| task.report.id == *id)
+    }
+}
