@@ -1,4 +1,270 @@
 //! Intent: what operators want, one register per key, replicated to every node.
+//!
+//! Input: local writes, and entries and ranges from other nodes. Output: the services and blocks that count, and a
+//! digest that is alike on all nodes with the same entries. A pushed entry may come in any order; a range vouches for
+//! all writes in it, so that overwritten ones leave no holes. See `docs/protocol.md#intent`.
 
+pub mod key;
 pub mod name;
+pub mod range;
 pub mod service;
+
+mod digest;
+mod served;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use self::digest::Sum;
+use self::key::{Key, Kind};
+use self::name::Name;
+use self::served::Served;
+use self::service::Service;
+use crate::clock::HybridClock;
+use crate::crdt::{Actor, Dot, Register, Vector, Version};
+use crate::id::{NodeId, ServiceId};
+use crate::limits::{INTENT_BYTES_MAX, SKEW_MAX_MS};
+use crate::wire;
+
+/// One version of one register: what nodes send each other and make durable. Relays need not understand it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which register.
+    pub key: Key,
+    /// Which version of it.
+    pub version: Version,
+}
+
+/// What became of an entry from another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It was not known and is now: make it durable and pass it on.
+    New,
+    /// It was known, or is overwritten already.
+    Known,
+    /// It was not taken, with the reason. Nothing was changed.
+    Refused(&'static str),
+}
+
+/// The intent plane of one node.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    actor: Actor,
+    clock: HybridClock,
+    registers: BTreeMap<Key, Register>,
+    /// Where each actor's surviving writes are, by counter.
+    dots: BTreeMap<Actor, BTreeMap<u64, Key>>,
+    vector: Vector,
+    served: Served,
+    sum: Sum,
+    bytes: usize,
+    changes: u64,
+}
+
+impl Intent {
+    /// Makes an empty plane in which `actor` is this node.
+    pub fn new(actor: Actor) -> Self {
+        Self {
+            actor,
+            clock: HybridClock::default(),
+            registers: BTreeMap::new(),
+            dots: BTreeMap::new(),
+            vector: Vector::default(),
+            served: Served::default(),
+            sum: Sum::default(),
+            bytes: 0,
+            changes: 0,
+        }
+    }
+
+    /// Returns every service that counts, in order of name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.served.services()
+    }
+
+    /// Returns how many services count.
+    pub fn service_count(&self) -> usize {
+        self.served.service_count()
+    }
+
+    /// Returns the service with this id.
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.served.service(id)
+    }
+
+    /// Returns the service with this name, in whatever case.
+    pub fn service_named(&self, name: &Name) -> Option<&Service> {
+        self.served.service_named(name.folded())
+    }
+
+    /// Returns every claimed IPv4 block with the node that holds it, in order of number. Of several nodes that
+    /// claimed one at the same time the one whose key hashes lowest holds it.
+    pub fn blocks(&self) -> impl Iterator<Item = (u16, NodeId)> {
+        self.served.blocks()
+    }
+
+    /// Returns a digest of all surviving versions: equal if and only if they are.
+    pub fn digest(&self) -> [u8; 32] {
+        self.sum.digest()
+    }
+
+    /// Returns a number that grows with each change.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Returns what is known here, by actor.
+    pub fn vector(&self) -> &Vector {
+        &self.vector
+    }
+
+    /// Returns this node as an actor.
+    pub fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// Returns the dot that the next local write will have.
+    pub fn next_dot(&self) -> Dot {
+        Dot::new(self.actor, self.vector.counter(&self.actor).saturating_add(1))
+    }
+
+    /// Writes a value, or a tombstone, over all that is known of the key, and returns the entry to make durable
+    /// and to pass on.
+    pub fn write(&mut self, wall_ms: u64, key: Key, value: Option<Vec<u8>>) -> Entry {
+        let version = Version {
+            dot: self.next_dot(),
+            context: self.registers.get(&key).map(Register::context).unwrap_or_default(),
+            stamp: self.clock.tick(wall_ms),
+            value,
+            author: Vec::new(),
+            signature: Vec::new(),
+        };
+        let entry = Entry { key, version };
+        self.join(entry.clone());
+        self.vector.note(entry.version.dot);
+        entry
+    }
+
+    /// Writes a service under its name.
+    pub fn write_service(&mut self, wall_ms: u64, service: &Service) -> Entry {
+        self.write(wall_ms, Key::service(&service.spec.name), Some(wire::encode(service)))
+    }
+
+    /// Writes a tombstone over the service with this name.
+    pub fn remove_service(&mut self, wall_ms: u64, name: &Name) -> Entry {
+        self.write(wall_ms, Key::service(name), None)
+    }
+
+    /// Claims the IPv4 block with this number for this node.
+    pub fn claim_block(&mut self, wall_ms: u64, number: u16) -> Entry {
+        self.write(wall_ms, Key::block(number), Some(wire::encode(&self.actor.node)))
+    }
+
+    /// Takes in an entry that came alone, in any order.
+    pub fn learn(&mut self, wall_ms: u64, entry: Entry) -> Learned {
+        let dot = entry.version.dot;
+        if self.vector.knows(&dot) {
+            return Learned::Known;
+        }
+        if !self.vector.has_room(&dot) {
+            return Learned::Refused("too many entries of one author are ahead of their turn");
+        }
+        if let Err(reason) = self.admit(wall_ms, &entry) {
+            return Learned::Refused(reason);
+        }
+        self.join(entry);
+        self.vector.note(dot);
+        self.changes += 1;
+        Learned::New
+    }
+
+    /// Takes in an entry that this node made durable before: it was admitted then.
+    pub fn restore(&mut self, entry: Entry) {
+        let (dot, stamp) = (entry.version.dot, entry.version.stamp);
+        let observed = self.clock.observe(stamp, stamp.wall_ms, 0);
+        debug_assert!(observed.is_ok(), "a stamp is never ahead of itself");
+        self.join(entry);
+        self.vector.note(dot);
+        self.changes += 1;
+    }
+
+    /// Takes in what this node made durable of its vector.
+    pub fn restore_vector(&mut self, actor: Actor, upto: u64) {
+        self.vector.advance(actor, 0, upto);
+        self.changes += 1;
+    }
+
+    /// Returns every surviving entry, in order of key.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.registers.iter().flat_map(|(key, register)| {
+            register.versions().iter().map(|version| Entry { key: key.clone(), version: version.clone() })
+        })
+    }
+
+    /// Returns the surviving versions of one key, latest stamp first.
+    pub fn versions(&self, key: &Key) -> &[Version] {
+        self.registers.get(key).map_or(&[], Register::versions)
+    }
+
+    /// Checks an entry from outside against every bound, and its stamp against this node's clock.
+    fn admit(&mut self, wall_ms: u64, entry: &Entry) -> Result<(), &'static str> {
+        if entry.version.dot.actor == self.actor {
+            return Err("an entry claims to be this node's own");
+        }
+        if entry.version.check().is_err() || !entry.key.is_bounded() {
+            return Err("an entry breaks a bound");
+        }
+        if self.bytes.saturating_add(entry.weight()) > INTENT_BYTES_MAX {
+            return Err("the intent plane is full");
+        }
+        self.clock
+            .observe(entry.version.stamp, wall_ms, SKEW_MAX_MS)
+            .map_err(|_| "an entry's stamp is too far ahead of this node's clock")
+    }
+
+    /// Joins one version into its register and keeps every index in step.
+    fn join(&mut self, entry: Entry) {
+        let Entry { key, version } = entry;
+        let (dot, weight) = (version.dot, version.weight() + key.name.len());
+        let register = self.registers.entry(key.clone()).or_default();
+        let joined = register.join(version);
+        if joined.added {
+            self.sum.add(&key, register.versions().iter().find(|held| held.dot == dot));
+            self.dots.entry(dot.actor).or_default().insert(dot.counter, key.clone());
+            self.bytes += weight;
+        }
+        for left in &joined.removed {
+            self.sum.remove(&key, left);
+            self.bytes -= left.weight() + key.name.len();
+            if left.dot == dot && joined.added {
+                continue;
+            }
+            let emptied = self.dots.get_mut(&left.dot.actor).is_some_and(|counters| {
+                counters.remove(&left.dot.counter);
+                counters.is_empty()
+            });
+            if emptied {
+                self.dots.remove(&left.dot.actor);
+            }
+        }
+        if joined.added || !joined.removed.is_empty() {
+            self.served.refresh(&key, register);
+            self.changes += 1;
+        }
+    }
+}
+
+impl Entry {
+    /// Returns the bytes that it takes, roughly and never too few in a message.
+    pub fn weight(&self) -> usize {
+        self.version.weight() + self.key.name.len()
+    }
+
+    /// Returns the service in it, if it is one that this code understands.
+    pub fn service(&self) -> Option<Service> {
+        let value = self.version.value.as_ref().filter(|_| self.key.kind == Kind::Service.number())?;
+        wire::decode(value).ok()
+    }
+}

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod clock;
 pub mod config;
+pub mod crdt;
 pub mod hash;
 pub mod id;
 pub mod intent;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod reports;
 pub mod seed;
 pub mod view;
+pub mod wire;
 
 use alloc::vec::Vec;
 

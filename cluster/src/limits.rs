@@ -22,10 +22,33 @@ pub const TASKS_PER_NODE_MAX: usize = 2_000;
 pub const TASK_HISTORY_PER_SLOT: usize = 4;
 /// Images that one node may say it has.
 pub const IMAGES_PER_NODE_MAX: usize = 1_000;
+/// Bytes of the digest of an image, such as `sha256:…`.
+pub const IMAGE_BYTES_MAX: usize = 256;
 /// Bytes of an error text in a report; longer ones are cut.
 pub const ERROR_BYTES_MAX: usize = 512;
+/// Actors that the context of one version may name; a writer that has seen more leaves out the oldest.
+pub const CONTEXT_ACTORS_MAX: usize = 1_024;
+/// Bytes of the id of an author's certificate in a version.
+pub const AUTHOR_BYTES_MAX: usize = 64;
+/// Bytes of a signature in a version.
+pub const SIGNATURE_BYTES_MAX: usize = 256;
+/// Writes of one actor that may wait for those before them to arrive.
+pub const PENDING_DOTS_MAX: usize = 256;
+/// Bytes of the name of an intent key.
+pub const KEY_BYTES_MAX: usize = 255;
+/// Bytes that all intent entries may take together.
+pub const INTENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of the key and value of one report item of a kind that is not known here.
+pub const ITEM_BYTES_MAX: usize = 4 * 1024;
+/// Items of one node's report, withdrawn ones included.
+pub const ITEMS_PER_NODE_MAX: usize = 2 * (TASKS_PER_NODE_MAX + IMAGES_PER_NODE_MAX);
 /// How far ahead of this node's wall clock a peer's stamp may be, in milliseconds.
 pub const SKEW_MAX_MS: u64 = 60_000;
 
+const _: () = assert!(
+    VALUE_BYTES_MAX + CONTEXT_ACTORS_MAX * 64 + AUTHOR_BYTES_MAX + SIGNATURE_BYTES_MAX + KEY_BYTES_MAX + 1_024
+        < MESSAGE_BYTES_MAX,
+    "the longest version fits into one message"
+);
 const _: () = assert!(VALUE_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries at least one entry");
 const _: () = assert!(MESSAGE_BYTES_MAX <= RECORD_BYTES_MAX, "what was received can be made durable");

@@ -1,0 +1,80 @@
+//! Keys: which register a write is about.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Name;
+use crate::limits::KEY_BYTES_MAX;
+use crate::plan::addresses::BLOCK_COUNT;
+
+/// Names one register. Two creations of one name meet in one register.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// What kind of object, by [`Kind::number`]. Other numbers are kept and relayed, not served.
+    pub kind: u16,
+    /// Its name within the kind, in the one form that the kind prescribes.
+    pub name: String,
+}
+
+/// The kinds of objects that this code understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A service; the name is the service's in lower case, the value a [`super::service::Service`].
+    Service,
+    /// An IPv4 block of the overlay; the name is its number, the value the node that claims it.
+    Block,
+}
+
+impl Kind {
+    /// Returns the number of this kind on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Service => 1,
+            Self::Block => 2,
+        }
+    }
+}
+
+impl Key {
+    /// Returns the key of the service with this name.
+    pub fn service(name: &Name) -> Self {
+        Self { kind: Kind::Service.number(), name: name.folded().to_string() }
+    }
+
+    /// Returns the key of the block with this number.
+    pub fn block(number: u16) -> Self {
+        Self { kind: Kind::Block.number(), name: format!("{number:05}") }
+    }
+
+    /// Returns the kind, if this code understands it.
+    pub fn kind(&self) -> Option<Kind> {
+        [Kind::Service, Kind::Block].into_iter().find(|kind| kind.number() == self.kind)
+    }
+
+    /// Returns the number of the block that this key names, if it names one in the one valid form.
+    pub fn block_number(&self) -> Option<u16> {
+        let number = self.name.parse().ok().filter(|number| *number < BLOCK_COUNT)?;
+        (Self::block(number) == *self).then_some(number)
+    }
+
+    /// Tells whether its name is short enough.
+    pub fn is_bounded(&self) -> bool {
+        self.name.len() <= KEY_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_has_one_key_only() {
+        assert_eq!(Key::block(7).block_number(), Some(7));
+        for bad in ["7", "0007", "+0007", "000007", "16384", "-0001", ""] {
+            let key = Key { kind: Kind::Block.number(), name: bad.to_string() };
+            assert_eq!(key.block_number(), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What of the registers counts: the winning value of each, decoded once.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+
+use super::key::{Key, Kind};
+use super::service::Service;
+use crate::crdt::{Register, Version};
+use crate::hash;
+use crate::id::{NodeId, ServiceId};
+use crate::wire;
+
+/// Services by name and id, and blocks by number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Served {
+    services: BTreeMap<String, Service>,
+    /// The names under which an id is served: one, unless its author is broken or hostile.
+    ids: BTreeMap<ServiceId, BTreeSet<String>>,
+    blocks: BTreeMap<u16, NodeId>,
+}
+
+impl Served {
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    pub(super) fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    pub(super) fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.services.get(self.ids.get(id)?.first()?)
+    }
+
+    pub(super) fn service_named(&self, folded: &str) -> Option<&Service> {
+        self.services.get(folded)
+    }
+
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u16, NodeId)> {
+        self.blocks.iter().map(|(&number, &node)| (number, node))
+    }
+
+    /// Follows a change of one register.
+    pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
+        match key.kind() {
+            Some(Kind::Service) => self.refresh_service(&key.name, register),
+            Some(Kind::Block) => self.refresh_block(key, register),
+            None => {}
+        }
+    }
+
+    fn refresh_service(&mut self, name: &str, register: &Register) {
+        if let Some(before) = self.services.remove(name)
+            && let Some(names) = self.ids.get_mut(&before.id)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.ids.remove(&before.id);
+            }
+        }
+        if let Some(service) = register.winner().and_then(service_of).filter(|now| now.spec.name.folded() == name) {
+            self.ids.entry(service.id).or_default().insert(String::from(name));
+            self.services.insert(String::from(name), service);
+        }
+    }
+
+    fn refresh_block(&mut self, key: &Key, register: &Register) {
+        let Some(number) = key.block_number() else { return };
+        let claims = register.versions().iter().filter_map(claimant_of);
+        match claims.min_by_key(|node| (hash::digest("block-claim", &[&node.0]), *node)) {
+            Some(node) => self.blocks.insert(number, node),
+            None => self.blocks.remove(&number),
+        };
+    }
+}
+
+/// Returns the service in a version; none if it is a tombstone or written by a version of shoal that this one
+/// cannot read, or a spec that no operator could have declared.
+fn service_of(version: &Version) -> Option<Service> {
+    wire::decode::<Service>(version.value.as_ref()?).ok().filter(|service| service.spec.check().is_ok())
+}
+
+/// Returns the node that claims a block for itself; a claim for another node does not count.
+fn claimant_of(version: &Version) -> Option<NodeId> {
+    wire::decode(version.value.as_ref()?).ok().filter(|node| *node == version.dot.actor.node)
+}
