@@ -78,9 +78,16 @@ struct Peer {
 /// A connection after its hello.
 struct Up {
     connection: Connection,
-    dialled_by_lower: bool,
-    session: u64,
+    claim: Claim,
     since: Instant,
+}
+
+/// What decides which of two connections to one peer stays.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// The peer's session, from its hello.
+    session: u64,
+    dialled_by_lower: bool,
 }
 
 /// Why a dial came to nothing.
@@ -267,7 +274,10 @@ impl Peers {
     ) -> Result<(), DialError> {
         match tunnel::hello(&connection, self.identity.session).await {
             Ok(session) => {
-                self.install(peer, Up { connection, dialled_by_lower, session, since: Instant::now() });
+                self.install(
+                    peer,
+                    Up { connection, claim: Claim { session, dialled_by_lower }, since: Instant::now() },
+                );
                 Ok(())
             }
             Err(error) => {
@@ -285,7 +295,7 @@ impl Peers {
             return;
         };
         if let Some(old) = &peer.up {
-            if !replaces(&new, old) {
+            if old.connection.close_reason().is_none() && !replaces(new.claim, old.claim) {
                 Close::Duplicate.close(&new.connection);
                 return;
             }
@@ -332,12 +342,38 @@ impl Peers {
     }
 }
 
-/// Tells which of two connections to one peer stays; both sides come to the same result.
-fn replaces(new: &Up, old: &Up) -> bool {
+/// Tells whether a new connection replaces a live one to the same peer; both sides come to the same result.
+fn replaces(new: Claim, old: Claim) -> bool {
     // Another session: the peer has restarted and knows nothing of the old connection. The same dialler: it would not
     // have dialled again had it not lost the old one.
-    new.session != old.session
-        || new.dialled_by_lower == old.dialled_by_lower
-        || new.dialled_by_lower
-        || old.connection.close_reason().is_some()
+    new.session != old.session || new.dialled_by_lower == old.dialled_by_lower || new.dialled_by_lower
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BY_LOWER: Claim = Claim { session: 1, dialled_by_lower: true };
+    const BY_HIGHER: Claim = Claim { session: 1, dialled_by_lower: false };
+
+    #[test]
+    fn when_both_dial_at_once_the_lower_ones_connection_stays_in_whatever_order_they_come_up() {
+        assert!(replaces(BY_LOWER, BY_HIGHER));
+        assert!(!replaces(BY_HIGHER, BY_LOWER));
+    }
+
+    #[test]
+    fn whoever_dials_again_has_lost_its_first_connection() {
+        assert!(replaces(BY_LOWER, BY_LOWER));
+        assert!(replaces(BY_HIGHER, BY_HIGHER));
+    }
+
+    #[test]
+    fn a_restarted_peer_replaces_its_old_connection_whoever_dials() {
+        for old in [BY_LOWER, BY_HIGHER] {
+            for dialled_by_lower in [true, false] {
+                assert!(replaces(Claim { session: 2, dialled_by_lower }, old));
+            }
+        }
+    }
 }

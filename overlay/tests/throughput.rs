@@ -22,6 +22,7 @@ use shoal_overlay::{INTERFACE, MTU, Overlay, OverlayConfig};
 
 use support::host::Host;
 use support::identity::{Ca, SERVER_NAME};
+use support::task::Task;
 use support::{block_on, privileged, wait_until};
 
 const PORT: u16 = 7946;
@@ -64,6 +65,22 @@ fn one_tcp_stream_through_the_tunnel_and_over_the_bare_cable() {
     for node in &nodes {
         println!("{:?}", node.stats());
     }
+    attach_many(&nodes[0], &blocks[0]);
+}
+
+/// Prints how long it takes to attach and to detach tasks.
+fn attach_many(node: &Overlay, block: &Block) {
+    let tasks: Vec<(String, Task)> = (2..52).map(|host| (format!("task{host}"), Task::new())).collect();
+    let begin = Instant::now();
+    for (host, (key, task)) in (2u8..).zip(&tasks) {
+        block_on(node.attach(key, task.pid(), block.host(host))).unwrap();
+    }
+    println!("attached {} tasks in {:?}", tasks.len(), begin.elapsed());
+    let begin = Instant::now();
+    for (key, _) in &tasks {
+        block_on(node.detach(key)).unwrap();
+    }
+    println!("detached them in {:?}", begin.elapsed());
 }
 
 /// Sends for some seconds from the first host to the second and returns Gbit/s received.
