@@ -1,0 +1,87 @@
+//! Containers: a runtime that starts and ends tasks after drawn delays, as one node's executor sees it.
+
+use std::collections::BTreeMap;
+
+use shoal_cluster::{TaskId, TaskOrder};
+
+/// How far a simulated container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Made, not running yet.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// Asked to end; its process still runs.
+    Stopping,
+}
+
+/// One simulated container.
+#[derive(Clone, Debug)]
+pub(crate) struct Container {
+    pub(crate) order: TaskOrder,
+    pub(crate) phase: Phase,
+}
+
+/// The containers of one host; they may outlive its daemon.
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    live: BTreeMap<TaskId, Container>,
+}
+
+impl Containers {
+    /// Makes a container unless there is one; tells whether it is new.
+    pub(crate) fn start(&mut self, order: TaskOrder) -> bool {
+        if self.live.contains_key(&order.id) {
+            return false;
+        }
+        self.live.insert(order.id, Container { order, phase: Phase::Starting });
+        true
+    }
+
+    /// Moves a starting container to running; tells whether it was starting.
+    pub(crate) fn run(&mut self, id: &TaskId) -> bool {
+        let Some(container) = self.live.get_mut(id).filter(|container| container.phase == Phase::Starting) else {
+            return false;
+        };
+        container.phase = Phase::Running;
+        true
+    }
+
+    /// Asks a container to end; tells whether it was there and not asked before.
+    pub(crate) fn stop(&mut self, id: &TaskId) -> bool {
+        let Some(container) = self.live.get_mut(id).filter(|container| container.phase != Phase::Stopping) else {
+            return false;
+        };
+        container.phase = Phase::Stopping;
+        true
+    }
+
+    /// Ends a container; tells whether it was there.
+    pub(crate) fn end(&mut self, id: &TaskId) -> bool {
+        self.live.remove(id).is_some()
+    }
+
+    /// Ends them all: the host lost its power.
+    pub(crate) fn clear(&mut self) {
+        self.live.clear();
+    }
+
+    /// Ends those that never ran: their maker is gone. Returns what a restarted daemon finds running.
+    pub(crate) fn recover(&mut self) -> Vec<TaskOrder> {
+        self.live.retain(|_, container| container.phase != Phase::Starting);
+        for container in self.live.values_mut() {
+            container.phase = Phase::Running;
+        }
+        self.live.values().map(|container| container.order.clone()).collect()
+    }
+
+    /// Returns those whose process runs.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &TaskOrder> {
+        self.live.values().filter(|container| container.phase != Phase::Starting).map(|container| &container.order)
+    }
+
+    /// Returns all of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Container> {
+        self.live.values()
+    }
+}
