@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,15 @@ pub struct Member {
     pub state: MemberState,
     /// What it says of itself; belongs to `incarnation`.
     pub meta: NodeMeta,
+}
+
+impl Member {
+    /// Tells whether this is later than `other` in the total order that all nodes join members by: incarnation, then
+    /// state, then meta (which differs at equal incarnations only if a node lost its disk; it then raises its own).
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let order = (self.incarnation, self.state).cmp(&(other.incarnation, other.state));
+        order.then_with(|| self.meta.key().cmp(&other.meta.key())).is_gt()
+    }
 }
 
 /// Whether a member is up; at equal incarnations the later state here wins.
@@ -67,6 +76,41 @@ pub struct NodeMeta {
     pub nano_cpus: u64,
     /// Bytes of memory that the host has.
     pub memory_bytes: u64,
+}
+
+impl NodeMeta {
+    /// Returns all of it as something with a total order; names count as they are written.
+    pub(super) fn key(&self) -> impl Ord + '_ {
+        (
+            (self.name.as_str(), self.gossip, self.tunnel, self.role, self.wire_version, self.plan_version),
+            (self.software.as_str(), self.os.as_str(), self.architecture.as_str(), self.nano_cpus, self.memory_bytes),
+        )
+    }
+
+    /// Appends an encoding that is the same on every node and different for different metas.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        for text in [self.name.as_str(), &self.software, &self.os, &self.architecture] {
+            bytes.extend((text.len() as u64).to_be_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        for address in [self.gossip, self.tunnel] {
+            let (kind, octets) = match address.ip() {
+                IpAddr::V4(v4) => (4, v4.to_ipv6_mapped().octets()),
+                IpAddr::V6(v6) => (6, v6.octets()),
+            };
+            bytes.push(kind);
+            bytes.extend(octets);
+            bytes.extend(address.port().to_be_bytes());
+        }
+        bytes.push(match self.role {
+            Role::Manager => 0,
+            Role::Worker => 1,
+        });
+        bytes.extend(self.wire_version.to_be_bytes());
+        bytes.extend(self.plan_version.to_be_bytes());
+        bytes.extend(self.nano_cpus.to_be_bytes());
+        bytes.extend(self.memory_bytes.to_be_bytes());
+    }
 }
 
 /// What a node's certificate lets it do.

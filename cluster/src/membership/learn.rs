@@ -1,0 +1,166 @@
+//! Learning: how what is said of members becomes what this node thinks of them, and how it answers for itself.
+
+use super::member::{Member, MemberState};
+use super::message::{Body, Update, believable};
+use super::suspicion::Suspicion;
+use super::{Membership, MembershipAction};
+use crate::clock::Instant;
+use crate::id::NodeId;
+use crate::io::Event;
+use crate::limits::NODES_MAX;
+
+impl Membership {
+    /// Takes in what `from` says of a member; `spread` says whether others should hear news of it.
+    /// Returns whether `from` holds a record of this node that is not its present one.
+    pub(super) fn learn(&mut self, now: Instant, from: NodeId, update: Update, spread: bool) -> bool {
+        let Update { member, accuser } = update;
+        if member.id == self.own.id {
+            return self.answer_for_self(now, &member);
+        }
+        let known = self.members.get(&member.id);
+        if !believable(&member, known.map_or(0, |known| known.incarnation)) {
+            return false;
+        }
+        match known {
+            None if self.members.len() >= NODES_MAX => {}
+            None => self.accept(now, from, member, accuser, spread),
+            Some(known) if member.supersedes(known) => {
+                if known.state == MemberState::Alive && member.state == MemberState::Down {
+                    self.doubt(now, member);
+                } else {
+                    self.accept(now, from, member, accuser, spread);
+                }
+            }
+            Some(known) if known.state == MemberState::Suspect && member == *known => {
+                self.confirm(now, member, accuser)
+            }
+            Some(_) => {}
+        }
+        false
+    }
+
+    /// Takes in a record of this node. Raises the incarnation over a wrong one, which refutes it everywhere.
+    fn answer_for_self(&mut self, now: Instant, claim: &Member) -> bool {
+        if !believable(claim, self.own.incarnation) {
+            return false;
+        }
+        if claim.supersedes(&self.own) {
+            self.own.incarnation = claim.incarnation.saturating_add(1);
+            self.tell_own(now);
+            if claim.state != MemberState::Alive {
+                self.health.worse(1);
+                self.act(MembershipAction::Notify(Event::Refuted(self.own.incarnation)));
+            }
+        }
+        *claim != self.own
+    }
+
+    /// Takes over this node's own changed record: makes it durable, then tells it.
+    pub(super) fn tell_own(&mut self, now: Instant) {
+        self.members.insert(self.own.id, self.own.clone());
+        self.changes += 1;
+        self.act(MembershipAction::Persist(self.own.clone()));
+        self.updates.push(now, self.own_update());
+    }
+
+    /// Returns this node's own record as an update.
+    pub(super) fn own_update(&self) -> Update {
+        Update { member: self.own.clone(), accuser: self.own.id }
+    }
+
+    /// Suspects a member that did not answer this node; one that is suspect already is accused by one more.
+    pub(super) fn accuse(&mut self, now: Instant, id: NodeId, evidence: bool) {
+        let Some(known) = self.members.get(&id) else { return };
+        let mut member = known.clone();
+        match known.state {
+            MemberState::Alive => {
+                member.state = MemberState::Suspect;
+                self.accept(now, self.own.id, member, self.own.id, true);
+                self.warn(id);
+            }
+            MemberState::Suspect => self.confirm(now, member, self.own.id),
+            MemberState::Down | MemberState::Left => return,
+        }
+        if evidence {
+            self.hasten(now, &id);
+        }
+    }
+
+    /// Takes in that others hold a member down that seems well here, as after a partition: it gets a short time to
+    /// refute, so that it does not flap.
+    fn doubt(&mut self, now: Instant, mut member: Member) {
+        let id = member.id;
+        member.state = MemberState::Suspect;
+        self.accept(now, self.own.id, member, self.own.id, true);
+        self.warn(id);
+        self.hasten(now, &id);
+    }
+
+    /// Tells a suspect so at once.
+    fn warn(&mut self, id: NodeId) {
+        let number = self.probes.number();
+        self.send(id, Body::Ping { number }, [].into());
+    }
+
+    /// Leaves a suspect only the time that evidence leaves.
+    fn hasten(&mut self, now: Instant, id: &NodeId) {
+        if let Some(suspicion) = self.suspicions.get_mut(id) {
+            suspicion.hasten(now + self.config.suspicion_timeout_evidence);
+        }
+    }
+
+    /// Takes in one more accuser of a suspect, and tells it on if that is news.
+    fn confirm(&mut self, now: Instant, member: Member, accuser: NodeId) {
+        if self.suspicions.get_mut(&member.id).is_some_and(|suspicion| suspicion.confirm(accuser)) {
+            self.updates.push(now, Update { member, accuser });
+        }
+    }
+
+    /// Takes over a member's record that supersedes the one known; all that follows from it is done here.
+    pub(super) fn accept(&mut self, now: Instant, from: NodeId, member: Member, accuser: NodeId, spread: bool) {
+        let id = member.id;
+        let known = self.members.insert(id, member.clone());
+        let before = known.as_ref().map(|known| known.state);
+        let was_up = before.is_some_and(MemberState::is_up);
+        self.changes += 1;
+        self.unconfirmed.remove(&id);
+        self.suspicions.remove(&id);
+        if member.state.is_up() && !was_up {
+            self.up.insert(id);
+            self.probes.insert(&mut self.random, id);
+            self.act(MembershipAction::Notify(Event::NodeUp(id)));
+        } else if was_up && !member.state.is_up() {
+            self.up.remove(&id);
+            self.probes.drop(&id);
+        }
+        match member.state {
+            MemberState::Alive => {}
+            MemberState::Suspect => {
+                let nodes = self.up.len() + 1;
+                let suspicion = Suspicion::new(now, accuser, self.config.suspicion_timeout, nodes);
+                self.suspicions.insert(id, suspicion);
+                if before != Some(MemberState::Suspect) {
+                    self.act(MembershipAction::Notify(Event::NodeSuspect(id)));
+                }
+            }
+            MemberState::Down if was_up => self.act(MembershipAction::Notify(Event::NodeDown(id))),
+            MemberState::Left if before != Some(MemberState::Left) => {
+                self.act(MembershipAction::Notify(Event::NodeLeft(id)));
+            }
+            MemberState::Down | MemberState::Left => {}
+        }
+        // Suspicion and incarnations of others are not worth a write: a restart learns them again.
+        let durable = |member: &Member| (member.state.is_up(), member.state == MemberState::Left);
+        if known.is_none_or(|known| durable(&known) != durable(&member) || known.meta != member.meta) {
+            self.act(MembershipAction::Persist(member.clone()));
+        }
+        let returned = !was_up && member.state.is_up() && from == id;
+        if spread {
+            self.updates.push(now, Update { member, accuser });
+        }
+        if returned {
+            // It may bring a whole side of a partition with it.
+            self.send_digest(id);
+        }
+    }
+}

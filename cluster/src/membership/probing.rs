@@ -1,0 +1,126 @@
+//! Probing and judging: rounds of pings, what becomes of them, and the end of suspicions.
+
+use alloc::vec::Vec;
+
+use super::message::Body;
+use super::probe::Probe;
+use super::{Membership, MembershipAction};
+use crate::clock::Instant;
+use crate::id::NodeId;
+use crate::membership::member::MemberState;
+
+impl Membership {
+    /// Begins the probe of the next member, once per interval.
+    pub(super) fn begin_probe(&mut self, now: Instant) {
+        if self.timers.probe > now {
+            return;
+        }
+        self.timers.probe = now + self.health.stretch(self.config.probe_interval);
+        let up = &self.up;
+        let Some(target) = self.probes.next(&mut self.random, || up.iter().copied().collect()) else { return };
+        if self.probes.of(&target).is_some() {
+            return;
+        }
+        let number = self.probes.number();
+        let ask_at = Some(now + self.health.stretch(self.config.probe_timeout));
+        let fails_at = now + self.health.stretch(self.config.probe_interval);
+        self.probes.begin(target, Probe { number, ask_at, fails_at, evidence: false, asked: 0, denied: 0 });
+        self.send(target, Body::Ping { number }, Vec::new());
+    }
+
+    /// Probes a member at once, directly and through others; it has only the probe timeout to answer.
+    pub(super) fn probe_on_evidence(&mut self, now: Instant, target: NodeId) {
+        let fails_at = now + self.config.probe_timeout;
+        if self.probes.of(&target).is_some_and(|probe| probe.evidence) {
+            return;
+        }
+        let number = self.probes.number();
+        self.probes.begin(target, Probe { number, ask_at: None, fails_at, evidence: true, asked: 0, denied: 0 });
+        self.ask_others(target, number);
+    }
+
+    /// Pings once more, and asks some others to.
+    fn ask_others(&mut self, target: NodeId, number: u64) {
+        let helpers = self.choose_up(self.config.indirect_probes, Some(target));
+        if let Some(probe) = self.probes.of(&target) {
+            probe.asked = helpers.len();
+        }
+        self.send(target, Body::Ping { number }, Vec::new());
+        for helper in helpers {
+            self.send(helper, Body::PingRequest { number, target }, Vec::new());
+        }
+    }
+
+    /// Pings a member for another.
+    pub(super) fn ping_for(&mut self, now: Instant, origin: NodeId, number: u64, target: NodeId) {
+        if target == self.own.id {
+            self.send(origin, Body::PingReply { number, reached: true }, Vec::new());
+        } else if self.members.contains_key(&target) {
+            // A denial must be back before the asker gives up, or it blames itself for hearing badly.
+            let expires_at = now + self.config.probe_timeout;
+            if let Some(own) = self.probes.relay(origin, number, target, expires_at) {
+                self.send(target, Body::Ping { number: own }, Vec::new());
+            }
+        }
+    }
+
+    /// Takes in that `from` answered a ping of this node's.
+    pub(super) fn acknowledged(&mut self, from: NodeId, number: u64) {
+        if self.probes.answered(&from, number) {
+            self.health.better();
+        } else if let Some(relay) = self.probes.relayed(&from, number) {
+            self.send(relay.origin, Body::PingReply { number: relay.number, reached: true }, Vec::new());
+        }
+    }
+
+    /// Takes in what another found when it pinged for this node.
+    pub(super) fn replied(&mut self, number: u64, reached: bool) {
+        let Some(target) = self.probes.target(number) else { return };
+        if reached {
+            self.probes.answered(&target, number);
+            self.health.better();
+        } else if let Some(probe) = self.probes.of(&target) {
+            probe.denied += 1;
+        }
+    }
+
+    /// Goes through the deadlines of probes and relays.
+    pub(super) fn check_probes(&mut self, now: Instant) {
+        for relay in self.probes.unanswered(now) {
+            self.send(relay.origin, Body::PingReply { number: relay.number, reached: false }, Vec::new());
+        }
+        for (target, number) in self.probes.to_ask(now) {
+            self.ask_others(target, number);
+        }
+        for (target, probe) in self.probes.failed(now) {
+            // All who were asked replied: the way to them is good, so the fault is not here.
+            let signs = if probe.asked == 0 { 1 } else { probe.asked.saturating_sub(probe.denied) };
+            if !probe.evidence {
+                self.health.worse(signs);
+            }
+            self.accuse(now, target, probe.evidence);
+        }
+    }
+
+    /// Goes through the deadlines of suspicions, and of restored members that nobody has vouched for.
+    pub(super) fn check_suspicions(&mut self, now: Instant) {
+        if self.timers.grace <= now {
+            for id in core::mem::take(&mut self.unconfirmed) {
+                self.accuse(now, id, true);
+            }
+        }
+        let due: Vec<NodeId> =
+            self.suspicions.iter().filter(|(_, suspicion)| suspicion.deadline() <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            if let Some(mut member) = self.members.get(&id).cloned() {
+                member.state = MemberState::Down;
+                self.accept(now, self.own.id, member, self.own.id, true);
+            }
+        }
+    }
+
+    /// Queues an action.
+    pub(super) fn act(&mut self, action: MembershipAction) {
+        self.actions.push_back(action);
+    }
+}
