@@ -14,6 +14,7 @@ mod served;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +181,18 @@ impl Intent {
         Learned::New
     }
 
+    /// Takes in an entry of a node that knows the same writes and yet has other versions: whoever of the two
+    /// dropped or kept one against the rules, afterwards both have what survives of both.
+    pub fn repair(&mut self, wall_ms: u64, entry: &Entry) -> Learned {
+        if let Err(reason) = self.admit(wall_ms, entry) {
+            return Learned::Refused(reason);
+        }
+        let digest = self.sum;
+        self.join(entry.clone());
+        self.vector.note(entry.version.dot);
+        if self.sum == digest { Learned::Known } else { Learned::New }
+    }
+
     /// Takes in an entry that this node made durable before: it was admitted then.
     pub fn restore(&mut self, entry: Entry) {
         let (dot, stamp) = (entry.version.dot, entry.version.stamp);
@@ -198,7 +211,13 @@ impl Intent {
 
     /// Returns every surviving entry, in order of key.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.registers.iter().flat_map(|(key, register)| {
+        self.entries_from(None)
+    }
+
+    /// Returns every surviving entry whose key is `from` or comes after it, in order of key.
+    pub fn entries_from(&self, from: Option<&Key>) -> impl Iterator<Item = Entry> {
+        let from = from.map_or(Bound::Unbounded, Bound::Included);
+        self.registers.range((from, Bound::Unbounded)).flat_map(|(key, register)| {
             register.versions().iter().map(|version| Entry { key: key.clone(), version: version.clone() })
         })
     }

@@ -27,7 +27,7 @@ pub enum Input {
     PeerLost(NodeId),
     /// Something happened to a task of this node.
     Task(TaskEvent),
-    /// The images that this node can run, by manifest digest, complete.
+    /// The images that this node can run, complete: `reference@digest` for each name, `digest` for those without.
     Images(BTreeSet<String>),
     /// A deadline passed (see [`crate::Cluster::poll_timeout`]); early or twice is harmless.
     Timeout,
@@ -35,6 +35,7 @@ pub enum Input {
 
 /// What to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "plain values, moved once or twice; a box would show at every use")]
 pub enum Action {
     /// Make this record durable before anything later leaves.
     Persist(Vec<u8>),
@@ -53,6 +54,7 @@ pub enum Action {
 
 /// What the agent wants of the executor. Idempotent: doing it twice is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "plain values, moved once or twice; a box would show at every use")]
 pub enum TaskCommand {
     /// Fetch the image, make the container, plug it in, start it; answer with [`TaskEvent`]s.
     Start(TaskOrder),

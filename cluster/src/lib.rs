@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod crdt;
@@ -17,12 +18,30 @@ pub mod io;
 pub mod limits;
 pub mod membership;
 pub mod plan;
+pub mod record;
 pub mod reports;
 pub mod seed;
+pub mod sync;
 pub mod view;
 pub mod wire;
 
+mod commands;
+mod exchange;
+mod turn;
+
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+
+use crate::agent::Agent;
+use crate::crdt::Actor;
+use crate::intent::Intent;
+use crate::membership::Membership;
+use crate::plan::Plan;
+use crate::record::{Record, Restored};
+use crate::reports::Reports;
+use crate::seed::Stream;
+use crate::sync::rounds::{Rounds, Settling};
+use crate::sync::rumour::Rumours;
 
 pub use clock::{Instant, Now};
 pub use config::Config;
@@ -37,13 +56,39 @@ pub use view::Views;
 /// leaves until the record is durable; (4) [`Input::Timeout`] early or twice is harmless; (5) one input does bounded
 /// work; (6) views are levels, not edges: the edge compares and reconciles.
 #[derive(Debug)]
-pub struct Cluster {}
+pub struct Cluster {
+    own: NodeId,
+    config: Config,
+    /// Which run this is; never less than the configuration says.
+    epoch: u64,
+    now: Now,
+    intent: Intent,
+    membership: Membership,
+    reports: Reports,
+    rounds: Rounds,
+    rumours: Rumours,
+    agent: Agent,
+    plan: Plan,
+    /// The changes of intent, membership and reports of which the plan was made.
+    planned: Option<[u64; 3]>,
+    /// How much of this node's own report was pushed.
+    pushed: reports::Head,
+    /// Whether something happened that the agent must act on though no plane changed.
+    agent_due: bool,
+    actions: VecDeque<Action>,
+    views: Option<Views>,
+    /// When the views were computed.
+    viewed: Instant,
+}
 
 /// What was made durable cannot be read back. The node must not start: it would break promises it made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
     /// A record does not decode.
-    #[error("record {index} of the store does not decode ({reason}): restore the data directory from a backup, or remove it and join again")]
+    #[error(
+        "record {index} of the store does not decode ({reason}): restore the data directory from a backup, \
+         or remove it and join again"
+    )]
     Record {
         /// Its position, from 0.
         index: usize,
@@ -61,39 +106,104 @@ impl Cluster {
         now: Now,
         records: impl Iterator<Item = Vec<u8>>,
     ) -> Result<Self, RestoreError> {
-        let _ = (id, config, seed, now, records);
-        unimplemented!()
+        let mut restored = Restored::default();
+        for (index, bytes) in records.enumerate() {
+            let record = Record::decode(&bytes).map_err(|reason| RestoreError::Record { index, reason })?;
+            restored.add(record);
+        }
+        Ok(Self::make(id, config, seed, now, restored))
+    }
+
+    fn make(own: NodeId, config: Config, seed: [u8; 32], now: Now, mut restored: Restored) -> Self {
+        let epoch = restored.next_epoch(&own, config.epoch);
+        let stream = |purpose| Stream::new(&seed, purpose);
+        let mut intent = Intent::new(Actor { node: own, epoch });
+        restored.fill(&mut intent);
+        let membership = turn::membership(own, &config, stream("membership"), now.mono, restored);
+        let reports = Reports::new(own, epoch);
+        let alone = membership.members().keys().all(|member| *member == own);
+        let until = now.mono + config.settle_timeout;
+        let rounds = Rounds::new(config.sync_interval, alone, until, stream("rounds"), now.mono);
+        let plan = plan::plan(&config.shoal, &intent, &membership, &reports);
+        let mut cluster = Self {
+            own,
+            config,
+            epoch,
+            now,
+            intent,
+            membership,
+            reports,
+            rounds,
+            rumours: Rumours::new(own, stream("rumours")),
+            agent: Agent::new(own, epoch),
+            plan,
+            planned: None,
+            pushed: reports::Head { epoch, seq: 0 },
+            agent_due: false,
+            actions: VecDeque::new(),
+            views: None,
+            viewed: now.mono,
+        };
+        cluster.persist(&Record::Start(epoch));
+        if alone {
+            cluster.settled();
+        }
+        cluster.turn();
+        cluster
     }
 
     /// Takes in what happened. Never fails and never blocks; hostile bytes are counted and dropped.
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
-        unimplemented!()
+        self.advance(now);
+        match input {
+            Input::Received { from, message } => self.receive(from, &message),
+            Input::PeerConnected(peer) => {
+                self.membership.peer_connected(self.now.mono, peer);
+                self.rounds.hurry(peer);
+            }
+            Input::PeerLost(peer) => self.membership.peer_lost(self.now.mono, peer),
+            Input::Task(event) => self.task_event(event),
+            Input::Images(images) => self.reports.report_images(&images),
+            Input::Timeout => self.timeout(),
+        }
+        self.turn();
     }
 
     /// Takes in what an operator wants, or says why not.
     pub fn apply(&mut self, now: Now, command: Command) -> Result<Receipt, CommandError> {
-        let _ = (now, command);
-        unimplemented!()
+        self.advance(now);
+        let receipt = self.command(command)?;
+        self.turn();
+        Ok(receipt)
     }
 
     /// Returns what to do next: drain after each `handle` and `apply`, carry out in order.
     pub fn poll(&mut self) -> Option<Action> {
-        unimplemented!()
+        self.actions.pop_front()
     }
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        unimplemented!()
+        let others = self.membership.poll_timeout().min(self.rounds.deadline());
+        self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 
     /// Returns the present views, and recomputes them if anything changed.
     pub fn views(&mut self) -> &Views {
-        unimplemented!()
+        let views = match self.views.take() {
+            Some(views) => views,
+            None => self.compute_views(),
+        };
+        self.views.insert(views)
     }
 
     /// Returns the records that a restart needs, complete: the store may replace all it has by these.
     pub fn snapshot(&self) -> Vec<Vec<u8>> {
-        unimplemented!()
+        record::snapshot(self.epoch, self.membership.members().values(), &self.intent)
+    }
+
+    /// Returns whether this node acts on what it knows yet.
+    pub fn settling(&self) -> Settling {
+        self.rounds.settling()
     }
 }

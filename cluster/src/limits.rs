@@ -22,8 +22,8 @@ pub const TASKS_PER_NODE_MAX: usize = 2_000;
 pub const TASK_HISTORY_PER_SLOT: usize = 4;
 /// Images that one node may say it has.
 pub const IMAGES_PER_NODE_MAX: usize = 1_000;
-/// Bytes of the digest of an image, such as `sha256:…`.
-pub const IMAGE_BYTES_MAX: usize = 256;
+/// Bytes of the name of an image in a report, such as `web:latest@sha256:…`.
+pub const IMAGE_BYTES_MAX: usize = 512;
 /// Bytes of an error text in a report; longer ones are cut.
 pub const ERROR_BYTES_MAX: usize = 512;
 /// Actors that the context of one version may name; a writer that has seen more leaves out the oldest.
@@ -42,6 +42,10 @@ pub const INTENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const ITEM_BYTES_MAX: usize = 4 * 1024;
 /// Items of one node's report, withdrawn ones included.
 pub const ITEMS_PER_NODE_MAX: usize = 2 * (TASKS_PER_NODE_MAX + IMAGES_PER_NODE_MAX);
+/// Bytes of entries and items in one message between nodes: what is left beside the longest single one.
+pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4;
+/// Random members to which a change is pushed. Serf's and memberlist's default.
+pub const FANOUT: usize = 3;
 /// How far ahead of this node's wall clock a peer's stamp may be, in milliseconds.
 pub const SKEW_MAX_MS: u64 = 60_000;
 
@@ -50,5 +54,7 @@ const _: () = assert!(
         < MESSAGE_BYTES_MAX,
     "the longest version fits into one message"
 );
+const _: () = assert!(BATCH_BYTES_MAX * 2 + VALUE_BYTES_MAX < MESSAGE_BYTES_MAX, "a message holds what `Known` tells");
+const _: () = assert!(ITEM_BYTES_MAX > 2 * ERROR_BYTES_MAX && ITEM_BYTES_MAX > IMAGE_BYTES_MAX, "an item holds a task");
 const _: () = assert!(VALUE_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries at least one entry");
 const _: () = assert!(MESSAGE_BYTES_MAX <= RECORD_BYTES_MAX, "what was received can be made durable");

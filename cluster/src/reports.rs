@@ -66,6 +66,8 @@ pub enum Followed {
 #[derive(Clone, Debug)]
 pub struct Reports {
     own: NodeId,
+    /// Whether this node's report is told to others.
+    begun: bool,
     nodes: BTreeMap<NodeId, NodeReport>,
     changes: u64,
 }
@@ -73,7 +75,7 @@ pub struct Reports {
 impl Reports {
     /// Makes a plane in which node `own`, in its `epoch`-th run, has reported nothing yet.
     pub fn new(own: NodeId, epoch: u64) -> Self {
-        Self { own, nodes: BTreeMap::from([(own, NodeReport::new(epoch))]), changes: 0 }
+        Self { own, begun: false, nodes: BTreeMap::from([(own, NodeReport::new(epoch))]), changes: 0 }
     }
 
     /// Returns what this node said of itself last; a node that has said nothing has no report.
@@ -91,20 +93,19 @@ impl Reports {
         self.changes
     }
 
-    /// Returns the state of each report here, in order of node; this node's only once it has said something.
+    /// Returns the state of each report here, in order of node; this node's only once it has begun.
     pub fn heads(&self) -> impl Iterator<Item = (NodeId, Head)> {
-        self.nodes.iter().map(|(&node, report)| (node, report.head())).filter(|(_, head)| head.seq > 0)
+        let told = self.nodes.iter().filter(|(node, _)| self.begun || **node != self.own);
+        told.map(|(&node, report)| (node, report.head()))
     }
 
-    /// Begins this node's report: an empty one replaces what it said in earlier runs.
+    /// Begins to tell others this node's report: it replaces what it said in earlier runs.
     pub fn begin(&mut self) {
-        self.own().touch();
-        self.changes += 1;
-    }
-
-    /// Tells whether this node's report has begun.
-    pub fn has_begun(&self) -> bool {
-        self.of(&self.own).is_some_and(|report| report.head().seq > 0)
+        if !self.begun {
+            self.begun = true;
+            self.own().touch();
+            self.changes += 1;
+        }
     }
 
     /// Adds or replaces one task of this node. Does nothing if it has as many as it may have.
@@ -135,7 +136,8 @@ impl Reports {
     /// Returns what somebody with `theirs` lacks of a report, in at most `bytes` bytes (at least one item), and
     /// whether that is all.
     pub fn range(&self, node: &NodeId, theirs: Head, bytes: usize) -> Option<(ReportRange, bool)> {
-        self.nodes.get(node)?.range(*node, theirs, bytes)
+        let told = self.begun || *node != self.own;
+        self.nodes.get(node).filter(|_| told)?.range(*node, theirs, bytes)
     }
 
     /// Takes in a range of another node's report.

@@ -16,6 +16,7 @@ impl Stream {
     }
 
     /// Returns the next 64 bits.
+    #[expect(clippy::should_implement_trait, reason = "a stream never ends, so it is no iterator to collect")]
     pub fn next(&mut self) -> u64 {
         self.0.next_u64()
     }

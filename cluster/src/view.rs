@@ -1,5 +1,7 @@
 //! Views: what the edge reads — levels of the present plan and planes, never edges.
 
+pub(crate) mod compute;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,7 +27,7 @@ pub struct Views {
     pub services: Vec<Service>,
     /// Every task that any node reports or the plan wants, in order of service, slot, newest first.
     pub tasks: Vec<TaskView>,
-    /// Which nodes have which image, by manifest digest; nodes that are up only.
+    /// Which nodes have which image, as told by [`crate::Input::Images`]; nodes that are up only.
     pub images: BTreeMap<String, BTreeSet<NodeId>>,
     /// What DNS answers.
     pub names: Names,

@@ -1,6 +1,6 @@
 //! Items: the numbered parts of a report. Kinds that are not known here are kept and relayed, not read.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Item {
 pub enum ItemKey {
     /// A task; kind 1, value a [`TaskReport`].
     Task(TaskId),
-    /// An image that the node has, by manifest digest; kind 2, value empty.
+    /// An image that the node has, as [`crate::Input::Images`] names it; kind 2, value empty.
     Image(String),
     /// A kind that this code does not know.
     Other(u16, Vec<u8>),
@@ -96,7 +96,7 @@ impl Item {
             (IMAGE, value) => {
                 let digest: String = wire::decode(&self.key).map_err(|_| MALFORMED)?;
                 if digest.len() > IMAGE_BYTES_MAX {
-                    return Err("a report's image has too long a digest");
+                    return Err("a report's image has too long a name");
                 }
                 let body = if value.is_some() { Body::Image } else { Body::Withdrawn };
                 Ok((ItemKey::Image(digest), body))
@@ -104,12 +104,5 @@ impl Item {
             (kind, None) => Ok((ItemKey::Other(kind, self.key.clone()), Body::Withdrawn)),
             (kind, Some(value)) => Ok((ItemKey::Other(kind, self.key.clone()), Body::Other(value.clone()))),
         }
-    }
-}
-
-impl From<&str> for ItemKey {
-    /// Returns the key of the image with this manifest digest.
-    fn from(digest: &str) -> Self {
-        Self::Image(digest.to_string())
     }
 }

@@ -8,7 +8,7 @@ use super::item::{Body, Item, ItemKey};
 use super::task::TaskReport;
 use super::{Followed, Head, ReportRange};
 use crate::id::{NodeId, TaskId};
-use crate::limits::{IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
+use crate::limits::{IMAGE_BYTES_MAX, IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
 use crate::wire;
 
 /// What one node says of itself.
@@ -16,7 +16,7 @@ use crate::wire;
 pub struct NodeReport {
     /// Its tasks, finished ones that it still remembers included.
     pub tasks: BTreeMap<TaskId, TaskReport>,
-    /// The images that it can run, by manifest digest.
+    /// The images that it can run, as [`crate::Input::Images`] names them.
     pub images: BTreeSet<String>,
     /// Items of kinds that this code does not know.
     others: BTreeMap<(u16, Vec<u8>), Vec<u8>>,
@@ -75,7 +75,8 @@ impl NodeReport {
 
     /// Replaces the images of this node's own report; tells whether they changed.
     pub(super) fn put_images(&mut self, images: &BTreeSet<String>) -> bool {
-        let wanted: BTreeSet<String> = images.iter().take(IMAGES_PER_NODE_MAX).cloned().collect();
+        let bounded = images.iter().filter(|image| image.len() <= IMAGE_BYTES_MAX);
+        let wanted: BTreeSet<String> = bounded.take(IMAGES_PER_NODE_MAX).cloned().collect();
         let gone: Vec<String> = self.images.difference(&wanted).cloned().collect();
         let new: Vec<String> = wanted.difference(&self.images).cloned().collect();
         for digest in &gone {

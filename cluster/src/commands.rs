@@ -1,0 +1,79 @@
+//! Commands: what operators want, checked against what is there, and written as intent.
+
+use crate::Cluster;
+use crate::id::ServiceId;
+use crate::intent::service::{Service, ServiceSpec};
+use crate::io::{Command, CommandError, Receipt};
+use crate::limits::SERVICES_MAX;
+
+impl Cluster {
+    /// Carries out a command, or says why not; then nothing was changed.
+    pub(crate) fn command(&mut self, command: Command) -> Result<Receipt, CommandError> {
+        match command {
+            Command::CreateService(spec) => self.create_service(spec),
+            Command::UpdateService { id, version, spec } => self.update_service(&id, version, spec),
+            Command::RemoveService(id) => self.remove_service(&id),
+            Command::Leave => {
+                self.membership.leave(self.now.mono);
+                Ok(Receipt::Done)
+            }
+        }
+    }
+
+    fn create_service(&mut self, spec: ServiceSpec) -> Result<Receipt, CommandError> {
+        spec.check()?;
+        if let Some(taken) = self.intent.service_named(&spec.name) {
+            return Err(CommandError::NameTaken(taken.spec.name.clone()));
+        }
+        if self.intent.service_count() >= SERVICES_MAX {
+            return Err(CommandError::TooManyServices(SERVICES_MAX));
+        }
+        let dot = self.intent.next_dot();
+        let now_ms = self.now.wall_ms;
+        self.write_service(Service {
+            id: ServiceId::derive(&dot.actor.node, dot.actor.epoch, dot.counter),
+            version: 1,
+            revision: 1,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            spec,
+        })
+    }
+
+    fn update_service(&mut self, id: &ServiceId, named: u64, spec: ServiceSpec) -> Result<Receipt, CommandError> {
+        spec.check()?;
+        let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
+        let name = &present.spec.name;
+        if spec.name != *name {
+            return Err(CommandError::Rename { from: name.clone(), to: spec.name });
+        }
+        if present.version != named {
+            return Err(CommandError::OutOfSequence { name: name.clone(), named, present: present.version });
+        }
+        let changed = present.spec.task != spec.task;
+        let service = Service {
+            id: *id,
+            version: present.version.saturating_add(1),
+            revision: present.revision.saturating_add(u64::from(changed)),
+            created_ms: present.created_ms,
+            updated_ms: self.now.wall_ms,
+            spec,
+        };
+        self.write_service(service)
+    }
+
+    fn remove_service(&mut self, id: &ServiceId) -> Result<Receipt, CommandError> {
+        let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
+        let name = present.spec.name.clone();
+        let entry = self.intent.remove_service(self.now.wall_ms, &name);
+        self.publish(entry);
+        Ok(Receipt::Done)
+    }
+
+    fn write_service(&mut self, service: Service) -> Result<Receipt, CommandError> {
+        let receipt = Receipt::Service { id: service.id, version: service.version };
+        let entry = self.intent.write_service(self.now.wall_ms, &service);
+        self.publish(entry);
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,172 @@
+//! Exchange: what a message from a peer changes here, and what is answered.
+
+use alloc::vec::Vec;
+
+use crate::Cluster;
+use crate::id::NodeId;
+use crate::intent::{Entry, Learned};
+use crate::io::Event;
+use crate::record::Record;
+use crate::reports::{Followed, ReportRange};
+use crate::sync::compare::Planes;
+use crate::sync::message::{Digests, Known, Message, Push, Ranges, Repair, RepairAsk, Span, Summary};
+use crate::sync::rounds::Settling;
+
+impl Cluster {
+    /// Takes in a message, whatever its bytes.
+    pub(crate) fn receive(&mut self, from: NodeId, bytes: &[u8]) {
+        match Message::decode(bytes) {
+            Ok(None) => {}
+            Ok(Some(_)) if from == self.own => self.dropped(from, "a peer claims to be this node"),
+            Ok(Some(Message::Membership(message))) => self.membership.handle(self.now.mono, from, message),
+            Ok(Some(Message::Summary(summary))) => self.receive_summary(from, summary),
+            Ok(Some(Message::Known(known))) => self.receive_known(from, &known),
+            Ok(Some(Message::Ranges(ranges))) => self.receive_ranges(from, ranges),
+            Ok(Some(Message::Push(push))) => self.receive_push(from, push),
+            Ok(Some(Message::RepairAsk(ask))) => {
+                let repair = self.planes().repair(ask.from.as_ref());
+                self.send(from, &Message::Repair(repair));
+            }
+            Ok(Some(Message::Repair(repair))) => self.receive_repair(from, repair),
+            Err(error) => self.dropped(from, error.reason()),
+        }
+    }
+
+    /// Opens a round with a peer.
+    pub(crate) fn ask(&mut self, peer: NodeId) {
+        let digests = self.planes().digests();
+        self.send(peer, &Message::Summary(Summary { digests, asks: true }));
+    }
+
+    fn receive_summary(&mut self, from: NodeId, summary: Summary) {
+        let digests = self.planes().digests();
+        let same = digests.known == summary.digests.known;
+        self.views = None;
+        if self.rounds.summary(self.now.mono, from, summary.digests, same) {
+            self.settled();
+        }
+        if self.differs(digests, summary.digests) {
+            self.send(from, &Message::RepairAsk(RepairAsk { from: None }));
+        }
+        if !summary.asks {
+            return;
+        }
+        if same {
+            self.send(from, &Message::Summary(Summary { digests, asks: false }));
+        } else {
+            self.tell(from, Span::ALL, true);
+        }
+    }
+
+    /// Tells whether two nodes that know the same writes have other versions: one has broken a rule.
+    fn differs(&self, own: Digests, theirs: Digests) -> bool {
+        own.known == theirs.known && own.intent != theirs.intent
+    }
+
+    fn receive_known(&mut self, from: NodeId, known: &Known) {
+        let planes = self.planes();
+        let (behind, lacking) = (planes.behind(known), planes.lacks_of(known));
+        let ranges = planes.lacking(known);
+        self.views = None;
+        if self.rounds.known(self.now.mono, from, known.digests, known.span, behind, lacking) {
+            self.settled();
+        }
+        if let Some(ranges) = ranges {
+            self.send(from, &Message::Ranges(ranges));
+        }
+        if known.asks && lacking {
+            self.tell(from, known.span, false);
+        }
+    }
+
+    /// Tells a peer what is known here of the nodes in `span`, so that it sends what is not.
+    fn tell(&mut self, to: NodeId, span: Span, asks: bool) {
+        for known in self.planes().known(span, asks) {
+            self.send(to, &Message::Known(known));
+        }
+    }
+
+    fn receive_ranges(&mut self, from: NodeId, ranges: Ranges) {
+        let mut vector = Vec::new();
+        let mut news = false;
+        for range in ranges.intent {
+            let actor = range.actor;
+            let learned = self.intent.learn_range(self.now.wall_ms, range);
+            news |= !learned.new.is_empty() || learned.upto.is_some();
+            for entry in learned.new {
+                self.persist(&Record::Entry(entry));
+            }
+            vector.extend(learned.upto.map(|upto| (actor, upto)));
+            if let Some(reason) = learned.refused {
+                self.dropped(from, reason);
+            }
+        }
+        if !vector.is_empty() {
+            self.persist(&Record::Vector(vector));
+        }
+        for range in ranges.reports {
+            news |= self.follow(from, &range) == Followed::New;
+        }
+        // Only what brought news is followed up, so that two nodes that cannot agree do not talk without end.
+        if news && ranges.more {
+            self.tell(from, ranges.span, false);
+        } else if news && self.rounds.settling() != Settling::Settled {
+            self.ask(from);
+        }
+    }
+
+    fn receive_push(&mut self, from: NodeId, push: Push) {
+        let hops = push.hops.saturating_sub(1).min(self.hops());
+        for entry in push.entries {
+            match self.intent.learn(self.now.wall_ms, entry.clone()) {
+                Learned::New => self.pass_on(hops, from, entry),
+                Learned::Known => {}
+                Learned::Refused(reason) => self.dropped(from, reason),
+            }
+        }
+        for range in push.reports {
+            match self.follow(from, &range) {
+                Followed::New if hops > 0 => self.rumours.report(hops, Some(from), range),
+                Followed::New | Followed::Known | Followed::Refused(_) => {}
+                Followed::Gap => self.tell(from, Span::only(range.node), false),
+            }
+        }
+    }
+
+    fn receive_repair(&mut self, from: NodeId, repair: Repair) {
+        for entry in repair.entries {
+            match self.intent.repair(self.now.wall_ms, &entry) {
+                Learned::New => self.persist(&Record::Entry(entry)),
+                Learned::Known => {}
+                Learned::Refused(reason) => self.dropped(from, reason),
+            }
+        }
+        if repair.next.is_some() {
+            self.send(from, &Message::RepairAsk(RepairAsk { from: repair.next }));
+        }
+    }
+
+    /// Makes a learnt entry durable and passes it on.
+    fn pass_on(&mut self, hops: u8, from: NodeId, entry: Entry) {
+        self.persist(&Record::Entry(entry.clone()));
+        if hops > 0 {
+            self.rumours.entry(hops, Some(from), entry);
+        }
+    }
+
+    fn follow(&mut self, from: NodeId, range: &ReportRange) -> Followed {
+        let followed = self.reports.follow(range);
+        if let Followed::Refused(reason) = followed {
+            self.dropped(from, reason);
+        }
+        followed
+    }
+
+    pub(crate) fn planes(&self) -> Planes<'_> {
+        Planes { intent: &self.intent, reports: &self.reports, plan: self.plan.digest }
+    }
+
+    fn dropped(&mut self, from: NodeId, reason: &'static str) {
+        self.notify(Event::MessageDropped { from, reason });
+    }
+}

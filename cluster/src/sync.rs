@@ -1,0 +1,9 @@
+//! Sync: how changes reach every node — pushed at once to a few, and compared with one random member now and then.
+//!
+//! Input: the planes, by reference, and what peers say of theirs. Output: messages, and when to speak next. Nothing
+//! here changes a plane. See `docs/protocol.md#sync`.
+
+pub mod compare;
+pub mod message;
+pub mod rounds;
+pub mod rumour;
