@@ -1,0 +1,86 @@
+//! From a task order and its image to a container spec, by Docker's rules.
+
+use std::path::PathBuf;
+
+use oci_spec::image::ImageConfiguration;
+use shoal_cluster::TaskOrder;
+use shoal_cluster::plan::addresses::Addresses;
+use shoal_cluster::plan::names::ZONE;
+use shoal_runtime::container::{ContainerSpec, Limits};
+
+use super::Host;
+
+/// Characters of a task's id that serve as its host name, as Docker has it.
+const HOSTNAME_CHARS: usize = 12;
+
+/// Returns the container that runs `order` on these layers, with the node's DNS server at `dns`.
+pub(super) fn container(
+    host: &Host,
+    order: &TaskOrder,
+    image: &ImageConfiguration,
+    layers: Vec<PathBuf>,
+    dns: Addresses,
+) -> ContainerSpec {
+    let config = image.config().clone().unwrap_or_default();
+    let spec = &order.spec;
+    let id = order.id.to_string();
+    let hostname = spec.hostname.clone().unwrap_or_else(|| id[..HOSTNAME_CHARS].to_owned());
+    let addresses: Vec<String> = order.addresses.iter().map(|address| address.to_string()).collect();
+    let env = [
+        ("SHOAL_NODE", host.node_name.clone()),
+        ("SHOAL_SERVICE", order.service_name.to_string()),
+        ("SHOAL_TASK", id.clone()),
+        ("SHOAL_SLOT", order.slot.to_string()),
+        ("SHOAL_ADDRESSES", addresses.join(",")),
+    ];
+    let env = env.into_iter().map(|(name, value)| format!("{name}={value}"));
+    ContainerSpec {
+        labels: spec.labels.clone().into_iter().collect(),
+        layers,
+        args: command(order, config.entrypoint().as_deref(), config.cmd().as_deref()),
+        env: config.env().iter().flatten().cloned().chain(env).chain(spec.env.iter().cloned()).collect(),
+        cwd: spec.workdir.clone().or_else(|| config.working_dir().clone()).unwrap_or_default(),
+        user: spec.user.clone().or_else(|| config.user().clone()).unwrap_or_default(),
+        resolv_conf: resolv_conf(dns),
+        hosts: order.addresses.iter().map(|address| (address, hostname.clone())).collect(),
+        hostname,
+        readonly_rootfs: spec.read_only,
+        limits: Limits {
+            memory_bytes: spec.limits.memory_bytes,
+            nano_cpus: spec.limits.nano_cpus,
+            pids_max: spec.limits.pids_max,
+        },
+        cgroup_parent: host.cgroup_parent.clone(),
+        id,
+    }
+}
+
+/// Takes from the image what the service leaves open and the order must tell a restarted node: the stop signal.
+pub(super) fn take_defaults(order: &mut TaskOrder, image: &ImageConfiguration) {
+    let signal = || image.config().as_ref().and_then(|config| config.stop_signal().clone());
+    order.spec.stop_signal = order.spec.stop_signal.take().or_else(signal);
+}
+
+/// Returns what to run: the service's command replaces the image's entrypoint and its own default arguments.
+fn command(order: &TaskOrder, entrypoint: Option<&[String]>, cmd: Option<&[String]>) -> Vec<String> {
+    let spec = &order.spec;
+    if !spec.command.is_empty() {
+        return [&spec.command[..], &spec.args[..]].concat();
+    }
+    let args = if spec.args.is_empty() { cmd.unwrap_or_default() } else { &spec.args[..] };
+    [entrypoint.unwrap_or_default(), args].concat()
+}
+
+/// Returns the resolver's configuration: the node's own DNS server, and the zone for plain names.
+fn resolv_conf(dns: Addresses) -> String {
+    let server = dns.iter().next().map_or_else(String::new, |address| format!("nameserver {address}\n"));
+    format!("{server}search {ZONE}\noptions ndots:1 timeout:2 attempts:3\n")
+}
+
+/// Returns the number of the signal that asks this task to end.
+pub(super) fn stop_signal(order: &TaskOrder) -> i32 {
+    let name = order.spec.stop_signal.as_deref().unwrap_or("SIGTERM");
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    let number = name.parse().ok().or_else(|| full.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32));
+    number.unwrap_or(nix::sys::signal::Signal::SIGTERM as i32)
+}
