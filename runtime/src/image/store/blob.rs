@@ -1,0 +1,171 @@
+//! Blobs: files named by the digest of their bytes. What has the name has the bytes.
+//!
+//! Input: bytes from archives and peers. Output: verified files, opened for reading. A blob appears under its name by
+//! one rename, after its digest was verified and its bytes were synced.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use super::temp::{Temp, TempFile};
+use crate::image::{
+    digest::{Digest, Hasher},
+    document::DocumentError,
+};
+
+/// Why a blob was not stored. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The bytes are not those that the digest names.
+    #[error("wrong digest: the bytes have {found}, expected {expected}")]
+    Digest {
+        /// The digest that the blob should have.
+        expected: Digest,
+        /// The digest that its bytes have.
+        found: Digest,
+    },
+    /// The store's disk failed.
+    #[error("cannot store blob {digest}")]
+    Io {
+        /// The digest that the blob should have.
+        digest: Digest,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The directory of blobs.
+#[derive(Debug)]
+pub(in crate::image) struct Blobs {
+    root: PathBuf,
+}
+
+impl Blobs {
+    pub(super) fn open(root: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&root)?;
+        Ok(Self { root })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join(digest.hex())
+    }
+
+    pub(in crate::image) fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    pub(in crate::image) fn open_blob(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        match File::open(self.path(digest)) {
+            Ok(file) => {
+                let bytes = file.metadata()?.len();
+                Ok(Some((file, bytes)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a file whose digest was verified to its name.
+    pub(in crate::image) fn adopt(&self, file: TempFile, digest: &Digest) -> io::Result<()> {
+        if self.contains(digest) {
+            return Ok(());
+        }
+        File::open(file.path())?.sync_all()?;
+        file.keep(&self.path(digest))?;
+        sync_dir(&self.root)
+    }
+
+    /// All blobs with their lengths, in the order of their digests. Files with other names are left out.
+    pub(super) fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if let Some(digest) = entry.file_name().to_str().and_then(|name| Digest::from_hex(name).ok()) {
+                blobs.push((digest, entry.metadata()?.len()));
+            }
+        }
+        blobs.sort_unstable();
+        Ok(blobs)
+    }
+
+    pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.path(digest))
+    }
+}
+
+/// Reads a whole document, of which not a byte more than `max` is taken into memory.
+pub(in crate::image) fn read_document(
+    what: &'static str,
+    file: File,
+    bytes: u64,
+    max: u64,
+) -> io::Result<Result<Vec<u8>, DocumentError>> {
+    if bytes > max {
+        return Ok(Err(DocumentError::TooLong { what, bytes, max }));
+    }
+    let mut document = Vec::new();
+    file.take(max).read_to_end(&mut document)?;
+    Ok(Ok(document))
+}
+
+/// Makes renames in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Takes the bytes of one blob from a peer and stores them if they are the right ones.
+///
+/// Writing more than was announced fails. Dropped before [`BlobWriter::commit`], it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter<'a> {
+    blobs: &'a Blobs,
+    temp: TempFile,
+    file: File,
+    hasher: Hasher,
+    expected: Digest,
+    bytes_max: u64,
+}
+
+impl<'a> BlobWriter<'a> {
+    pub(super) fn new(blobs: &'a Blobs, temp: &Temp, expected: Digest, bytes_max: u64) -> Result<Self, BlobError> {
+        let (temp, file) = temp.file().map_err(|source| BlobError::Io { digest: expected, source })?;
+        Ok(Self { blobs, temp, file, hasher: Hasher::default(), expected, bytes_max })
+    }
+
+    /// Returns how many bytes were written.
+    pub fn written_bytes(&self) -> u64 {
+        self.hasher.bytes()
+    }
+
+    /// Verifies the digest and makes the blob available under it, durably.
+    ///
+    /// # Errors
+    /// [`BlobError::Digest`] if the bytes are not the expected ones, [`BlobError::Io`] if the disk fails.
+    pub fn commit(self) -> Result<(), BlobError> {
+        let found = self.hasher.finish();
+        if found != self.expected {
+            return Err(BlobError::Digest { expected: self.expected, found });
+        }
+        drop(self.file);
+        self.blobs.adopt(self.temp, &found).map_err(|source| BlobError::Io { digest: found, source })
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.hasher.bytes().saturating_add(buffer.len() as u64) > self.bytes_max {
+            let message = format!("blob {} is longer than the {} bytes announced", self.expected, self.bytes_max);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        let count = self.file.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
