@@ -6,7 +6,9 @@ use tar::EntryType;
 
 use crate::support::{Sandbox, Tar, TestImage, gzip, is_root};
 
-const ROUNDS: u64 = 400;
+const ARCHIVES: u64 = 400;
+/// Fewer, because each is synced to disk before it is unpacked.
+const LAYERS: u64 = 120;
 
 /// A generator that is the same everywhere, so that a failure can be repeated from its seed.
 mod rand_steps {
@@ -72,7 +74,7 @@ fn rich_layer() -> Tar {
         .directory("a/", 0o755)
         .file("a/b", "body")
         .symlink("a/up", "../..")
-        .symlink("out", "/outside")
+        .symlink("out", "/a")
         .file("a/up/c", "c")
         .hard_link("a/d", "a/b")
         .xattr("user.x", b"y")
@@ -89,7 +91,7 @@ fn damaged_archives_are_loaded_or_refused_and_leave_nothing() {
     let archives = [image.docker_save(&["web"]), image.oci(&json!({ "io.containerd.image.name": "web:1" }))];
     let sandbox = Sandbox::new();
     let store = sandbox.store();
-    for seed in 0..ROUNDS {
+    for seed in 0..ARCHIVES {
         let mut steps = Steps::new(seed);
         let mut archive = archives[steps.below(2)].clone();
         damage(&mut archive, &mut steps);
@@ -118,10 +120,13 @@ fn damaged_layers_are_unpacked_or_refused_and_touch_nothing_outside() {
     let sandbox = Sandbox::new();
     let store = sandbox.store();
     let (mut good, mut bad) = (0, 0);
-    for seed in 0..ROUNDS {
+    for seed in 0..LAYERS {
         let mut steps = Steps::new(seed);
         let mut layer = rich_layer().end();
-        damage(&mut layer, &mut steps);
+        // The first is whole, and must be good.
+        if seed > 0 {
+            damage(&mut layer, &mut steps);
+        }
         let image = TestImage::new([Tar::new().directory("a/", 0o700).end(), layer]);
         let digest = store.load(&image.docker_save(&["web"])[..]).unwrap()[0].digest;
         match store.unpack(&digest) {
@@ -129,7 +134,10 @@ fn damaged_layers_are_unpacked_or_refused_and_touch_nothing_outside() {
                 good += 1;
                 assert!(layers.iter().all(|layer| layer.starts_with(sandbox.store_path())), "seed {seed}");
             }
-            Err(_) => bad += 1,
+            Err(error) => {
+                assert!(seed > 0, "{error:?}");
+                bad += 1;
+            }
         }
         sandbox.assert_tidy();
         store.remove(&digest).unwrap();
