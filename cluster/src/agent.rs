@@ -1,47 +1,224 @@
-//! A.
-use crate::{
-    clock::*,
-    id::*,
-    intent::Intent,
-    io::*,
-    membership::Membership,
-    plan::Plan,
-    reports::{Reports, task::TaskReport},
-};
-/// A.
-#[derive(Debug)]
-pub struct Agent;
-/// A.
-#[derive(Debug)]
+//! The agent: this node's own tasks, from what the plan wants of it.
+//!
+//! Input: the plan, what became of containers, time. Output: commands to the executor, this node's report, claims of an
+//! address block. A task goes through the states of [`TaskState`], only forward:
+//!
+//! | state | entered when | ended by |
+//! |---|---|---|
+//! | preparing | the agent starts it: its slot is assigned here and has no live task here | the executor's word |
+//! | starting, running | the executor says so; running also when it outlived a restart of the node | its end, or the agent's stop |
+//! | stopping | the agent stops it: its service, slot, address or revision is gone, or its slot runs elsewhere | the executor's word |
+//! | complete, failed | it ended by itself | the slot's history is longer than it may be, or the slot is gone |
+//! | shutdown | it ended because the agent stopped it | likewise |
+//!
+//! Make before break: a task that runs is kept until the node that the plan now names reports one that runs in the same
+//! slot. A new revision replaces tasks stop-first, one of a service at a time. The only timer is a slot's restart delay
+//! ([`restart`]). Nothing is started before the executor has said which containers outlived the last run. See
+//! `docs/protocol.md#tasks`.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::clock::{Instant, Now};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::intent::Intent;
+use crate::io::{Event, TaskCommand, TaskEvent, TaskOrder};
+use crate::membership::Membership;
+use crate::plan::Plan;
+use crate::reports::Reports;
+use crate::reports::task::{TaskReport, TaskState};
+
+mod block;
+mod reconcile;
+mod restart;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use block::Hosts;
+use restart::Restart;
+use task::Task;
+
+/// One replica of one service.
+type Slot = (ServiceId, u32);
+
+/// What the agent wants done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "orders are the most of what goes by, and a box would not make them smaller")]
 pub enum AgentAction {
-    /// t
+    /// Do something with a container.
     Task(TaskCommand),
-    /// r
+    /// Put this task into this node's report, in place of its older state.
     Report(TaskReport),
-    /// r
+    /// Take this task out of this node's report.
     Retract(TaskId),
-    /// c
+    /// Claim the IPv4 block with this number for this node.
     ClaimBlock(u16),
-    /// n
+    /// Tell operators.
     Notify(Event),
 }
+
+/// This node's tasks.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    own: NodeId,
+    epoch: u64,
+    counter: u64,
+    /// Whether the executor has said which containers outlived the last run.
+    recovered: bool,
+    /// All that are reported, final ones included.
+    tasks: BTreeMap<TaskId, Task>,
+    /// The slots that are assigned here.
+    slots: BTreeMap<Slot, Restart>,
+    hosts: Hosts,
+    /// This node's IPv4 block at the last reconciliation.
+    claimed: Option<u16>,
+    actions: VecDeque<AgentAction>,
+}
+
+/// What the agent reads.
+#[derive(Clone, Copy)]
+struct Sources<'a> {
+    plan: &'a Plan,
+    intent: &'a Intent,
+    reports: &'a Reports,
+    membership: &'a Membership,
+}
+
 impl Agent {
-    /// n
-    pub fn new(_: NodeId, _: u64) -> Self {
-        Self
+    /// Makes the agent of a node in its `epoch`-th run; no two runs may share one, or task ids would repeat.
+    pub fn new(own: NodeId, epoch: u64) -> Self {
+        Self {
+            own,
+            epoch,
+            counter: 0,
+            recovered: false,
+            tasks: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            hosts: Hosts::default(),
+            claimed: None,
+            actions: VecDeque::new(),
+        }
     }
-    /// n
-    pub fn handle(&mut self, _: Now, _: TaskEvent) {}
-    /// n
-    pub fn reconcile(&mut self, _: Now, _: &Plan, _: &Intent, _: &Reports, _: &Membership) {}
-    /// n
-    pub fn timeout(&mut self, _: Now) {}
-    /// n
+
+    /// Takes in what became of a task.
+    pub fn handle(&mut self, now: Now, event: TaskEvent) {
+        match event {
+            TaskEvent::Recovered(orders) => {
+                self.recovered = true;
+                for order in orders {
+                    self.adopt(now, order);
+                }
+            },
+            TaskEvent::Starting(id) => self.advance(now, id, TaskState::Starting),
+            TaskEvent::Running(id) => self.advance(now, id, TaskState::Running),
+            TaskEvent::Ended { id, exit_code, error } => self.ended(now, id, exit_code, error),
+        }
+    }
+
+    /// Compares what runs here with what the plan wants, and makes the next steps towards it.
+    pub fn reconcile(
+        &mut self,
+        now: Now,
+        plan: &Plan,
+        intent: &Intent,
+        reports: &Reports,
+        membership: &Membership,
+    ) {
+        if !self.recovered {
+            return;
+        }
+        let sources = Sources { plan, intent, reports, membership };
+        let block = self.settle_block(sources);
+        self.stop_unwanted(now, sources, block);
+        self.replace_outdated(now, sources);
+        self.start_missing(now, sources, block);
+        self.forget(sources);
+    }
+
+    /// Ends the restart delays that are over; [`Self::reconcile`] then starts what waited.
+    pub fn timeout(&mut self, now: Now) {
+        for restart in self.slots.values_mut() {
+            restart.wake(now.mono);
+        }
+    }
+
+    /// Returns what to do next.
     pub fn poll(&mut self) -> Option<AgentAction> {
-        None
+        self.actions.pop_front()
     }
-    /// n
+
+    /// Returns when [`Self::timeout`] is due, if anything waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.slots.values().filter_map(Restart::deadline).min()
+    }
+
+    /// Takes over a container that outlived the last run. Whether it is wanted is found by the reconciliation.
+    fn adopt(&mut self, now: Now, order: TaskOrder) {
+        if !self.tasks.contains_key(&order.id) {
+            self.counter += 1;
+            let id = order.id;
+            let task = Task::new(&order, self.counter, now.wall_ms);
+            self.tasks.insert(id, task);
+            self.advance(now, id, TaskState::Running);
+        }
+    }
+
+    /// Moves a task forward and reports it. A container that the agent does not know is not wanted.
+    fn advance(&mut self, now: Now, id: TaskId, state: TaskState) {
+        let Some(task) = self.tasks.get_mut(&id) else {
+            self.actions.push_back(AgentAction::Task(TaskCommand::Stop(id)));
+            return;
+        };
+        if task.advance(now, state) {
+            self.actions.push_back(AgentAction::Report(task.report.clone()));
+        }
+    }
+
+    /// Takes in that nothing of a task runs any more, and decides when its slot may start another.
+    fn ended(&mut self, now: Now, id: TaskId, exit_code: Option<i32>, error: String) {
+        let Some(task) = self.tasks.get_mut(&id) else {
+            self.actions.push_back(AgentAction::Task(TaskCommand::Remove(id)));
+            return;
+        };
+        if !task.end(now, exit_code, error) {
+            return;
+        }
+        let report = task.report.clone();
+        self.actions.push_back(AgentAction::Report(report.clone()));
+        let failed = match report.state {
+            TaskState::Failed => true,
+            TaskState::Complete => false,
+            TaskState::Accepted
+            | TaskState::Preparing
+            | TaskState::Starting
+            | TaskState::Running
+            | TaskState::Stopping
+            | TaskState::Shutdown => return,
+        };
+        let (policy, ran) = (task.restart, task.ran(now.mono));
+        let slot = self.slots.entry(task.slot()).or_insert_with(|| Restart::new(report.revision));
+        slot.follow(report.revision);
+        let delay = slot.ended(now.mono, &policy, failed, ran);
+        if failed {
+            let retry_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+            self.actions.push_back(AgentAction::Notify(Event::TaskFailed { id, retry_ms }));
+        }
+    }
+
+    /// Asks a task to end.
+    fn stop(&mut self, now: Now, id: TaskId) {
+        self.advance(now, id, TaskState::Stopping);
+        self.actions.push_back(AgentAction::Task(TaskCommand::Stop(id)));
+    }
+
+    /// Returns the tasks of which something may still run, by slot.
+    fn live(&self) -> BTreeMap<Slot, Vec<TaskId>> {
+        let mut live: BTreeMap<Slot, Vec<TaskId>> = BTreeMap::new();
+        for (id, task) in self.tasks.iter().filter(|(_, task)| !task.report.state.is_final()) {
+            live.entry(task.slot()).or_default().push(*id);
+        }
+        live
     }
 }

@@ -202,8 +202,8 @@ pub enum Event {
     TaskFailed {
         /// Which.
         id: TaskId,
-        /// The delay.
-        retry_ms: u64,
+        /// The delay; absent if no other start follows.
+        retry_ms: Option<u64>,
     },
     /// This node has caught up with the others, or given up waiting, and begins to act.
     Settled,

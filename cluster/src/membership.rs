@@ -6,8 +6,8 @@
 //! | state | entered by | ended by |
 //! |---|---|---|
 //! | alive | the member's own word, with a greater incarnation than whatever was said before | any below |
-//! | suspect | a probe that failed, here or elsewhere; a verdict of down about a member that seems well here | its refutation (alive with a greater incarnation), or the suspicion's deadline ([`suspicion`]) |
-//! | down | the deadline, here or elsewhere | its refutation; it is redialled for ever, each `redial_interval` |
+//! | suspect | a probe that failed, here or elsewhere; a verdict of down elsewhere about a member that is alive here | its refutation (alive with a greater incarnation), or the suspicion's deadline ([`suspicion`]) |
+//! | down | the deadline here; it is short once others hold the member down | its refutation; it is redialled for ever, each `redial_interval` |
 //! | left | the member's own word | its return with a greater incarnation |
 //!
 //! Timers: each `probe_interval` one member is pinged; after `probe_timeout` others are asked to ping it; at the end of
@@ -199,7 +199,7 @@ impl Membership {
                     self.send_digest(from);
                 }
                 self.send(from, Body::Ack { number }, first);
-            },
+            }
             Body::Ack { number } => self.acknowledged(from, number),
             Body::PingRequest { number, target } => self.ping_for(now, from, number, target),
             Body::PingReply { number, reached } => self.replied(number, reached),
@@ -207,10 +207,10 @@ impl Membership {
                 if digest != self.list_digest() {
                     self.send_list(from);
                 }
-            },
+            }
             Body::List { after, until, members, answer } => self.compare(now, from, (after, until), members, answer),
             Body::Gossip if wrong => self.send(from, Body::Gossip, first),
-            Body::Gossip => {},
+            Body::Gossip => {}
         }
         self.gossip_if_due(now);
     }

@@ -25,7 +25,7 @@ impl Membership {
             None if self.members.len() >= NODES_MAX => {}
             None => self.accept(now, from, member, accuser, spread),
             Some(known) if member.supersedes(known) => {
-                if known.state == MemberState::Alive && member.state == MemberState::Down {
+                if known.state.is_up() && member.state == MemberState::Down {
                     self.doubt(now, member);
                 } else {
                     self.accept(now, from, member, accuser, spread);
@@ -86,14 +86,32 @@ impl Membership {
         }
     }
 
-    /// Takes in that others hold a member down that seems well here, as after a partition: it gets a short time to
-    /// refute, so that it does not flap.
+    /// Takes in that others hold a member down that is up here. Nobody is declared down before it was suspect here for
+    /// the time that evidence leaves: after a partition, both sides' verdicts meet nodes that can refute them.
     fn doubt(&mut self, now: Instant, mut member: Member) {
         let id = member.id;
-        member.state = MemberState::Suspect;
-        self.accept(now, self.own.id, member, self.own.id, true);
-        self.warn(id);
-        self.hasten(now, &id);
+        let suspected = self
+            .members
+            .get(&id)
+            .is_some_and(|known| known.state == MemberState::Suspect && known.incarnation == member.incarnation);
+        if !suspected {
+            member.state = MemberState::Suspect;
+            self.accept(now, self.own.id, member, self.own.id, true);
+            self.warn(id);
+        }
+        let Some(suspicion) = self.suspicions.get_mut(&id) else { return };
+        suspicion.hasten(suspicion.started() + self.config.suspicion_timeout_evidence);
+        if suspicion.deadline() <= now {
+            self.declare_down(now, id);
+        }
+    }
+
+    /// Ends a suspicion that was not refuted in time.
+    pub(super) fn declare_down(&mut self, now: Instant, id: NodeId) {
+        if let Some(mut member) = self.members.get(&id).cloned() {
+            member.state = MemberState::Down;
+            self.accept(now, self.own.id, member, self.own.id, true);
+        }
     }
 
     /// Tells a suspect so at once.

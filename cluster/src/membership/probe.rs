@@ -112,7 +112,7 @@ impl Probes {
     }
 
     /// Returns the members whose other probers should be asked now, and notes that they were.
-    pub(super) fn to_ask(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
+    pub(super) fn unasked(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
         let due = self.pending.iter_mut().filter(|(_, probe)| probe.ask_at.is_some_and(|at| at <= now));
         due.map(|(id, probe)| {
             probe.ask_at = None;

@@ -7,7 +7,6 @@ use super::probe::Probe;
 use super::{Membership, MembershipAction};
 use crate::clock::Instant;
 use crate::id::NodeId;
-use crate::membership::member::MemberState;
 
 impl Membership {
     /// Begins the probe of the next member, once per interval.
@@ -89,7 +88,7 @@ impl Membership {
         for relay in self.probes.unanswered(now) {
             self.send(relay.origin, Body::PingReply { number: relay.number, reached: false }, Vec::new());
         }
-        for (target, number) in self.probes.to_ask(now) {
+        for (target, number) in self.probes.unasked(now) {
             self.ask_others(target, number);
         }
         for (target, probe) in self.probes.failed(now) {
@@ -112,10 +111,7 @@ impl Membership {
         let due: Vec<NodeId> =
             self.suspicions.iter().filter(|(_, suspicion)| suspicion.deadline() <= now).map(|(id, _)| *id).collect();
         for id in due {
-            if let Some(mut member) = self.members.get(&id).cloned() {
-                member.state = MemberState::Down;
-                self.accept(now, self.own.id, member, self.own.id, true);
-            }
+            self.declare_down(now, id);
         }
     }
 

@@ -43,6 +43,11 @@ impl Suspicion {
         self.accusers.len() <= self.expected && self.accusers.insert(accuser)
     }
 
+    /// Returns when the member became suspect here.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Caps the time that is left: the transport has evidence too.
     pub(super) fn hasten(&mut self, deadline: Instant) {
         self.at_most = Some(self.at_most.map_or(deadline, |earlier| earlier.min(deadline)));

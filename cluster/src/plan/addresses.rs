@@ -44,7 +44,8 @@ pub struct Addresses {
 impl Block {
     /// Returns the block of `node` in the shoal whose CA has this fingerprint, with the IPv4 block numbered `v4`.
     pub fn derive(shoal: &[u8; 32], node: &NodeId, v4: Option<u16>) -> Self {
-        let (shoal_bits, node_bits) = (hash::digest("overlay-shoal", &[shoal]), hash::digest("overlay-node", &[&node.0]));
+        let (shoal_bits, node_bits) =
+            (hash::digest("overlay-shoal", &[shoal]), hash::digest("overlay-node", &[&node.0]));
         let mut octets = [0; 16];
         octets[0] = 0xfd;
         octets[1..4].copy_from_slice(&shoal_bits[..3]);

@@ -1,10 +1,15 @@
 //! Names: which addresses each service name answers with.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::plan::addresses::Addresses;
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::intent::Intent;
+use crate::membership::Membership;
+use crate::plan::addresses::{Addresses, Block};
+use crate::reports::Reports;
+use crate::reports::task::TaskState;
 
 /// The zone in which service names live, without the final dot.
 pub const ZONE: &str = "shoal.internal";
@@ -14,4 +19,30 @@ pub const ZONE: &str = "shoal.internal";
 pub struct Names {
     /// Service name (lower case) to the addresses of its running tasks, in order of slot; empty while none runs.
     pub services: BTreeMap<String, Vec<Addresses>>,
+}
+
+/// Returns the names of all services with the tasks that run, on nodes that are up, in slots that are wanted. While a
+/// slot moves, both of its tasks answer. A task with an address that is not its node's is not told: packets would go
+/// elsewhere.
+pub(super) fn names(
+    intent: &Intent,
+    membership: &Membership,
+    reports: &Reports,
+    blocks: &BTreeMap<NodeId, Block>,
+) -> Names {
+    let mut running: BTreeMap<ServiceId, BTreeMap<(u32, TaskId), Addresses>> = BTreeMap::new();
+    for (node, report) in reports.iter().filter(|(node, _)| membership.is_up(node)) {
+        let Some(block) = blocks.get(node) else { continue };
+        for task in report.tasks.values().filter(|task| task.state == TaskState::Running) {
+            if task.addresses.iter().all(|address| block.contains(address)) {
+                running.entry(task.service).or_default().insert((task.slot, task.id), task.addresses);
+            }
+        }
+    }
+    let services = intent.services().map(|service| {
+        let tasks = running.get(&service.id).into_iter().flatten();
+        let wanted = tasks.filter(|((slot, _), _)| (1..=service.spec.replicas).contains(slot));
+        (service.spec.name.folded().to_string(), wanted.map(|(_, addresses)| *addresses).collect())
+    });
+    Names { services: services.collect() }
 }

@@ -1,0 +1,215 @@
+//! Reconciling: what to stop, to replace, to start and to forget, from the difference of what runs and what is wanted.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use super::restart::Restart;
+use super::task::Task;
+use super::{Agent, AgentAction, Slot, Sources, block};
+use crate::clock::Now;
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::intent::service::Service;
+use crate::io::{Event, TaskCommand, TaskOrder};
+use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
+use crate::plan::addresses::{Addresses, Block};
+use crate::reports::task::TaskState;
+
+/// What is to become of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    Stop,
+}
+
+impl Agent {
+    /// Returns this node's block if it has one with IPv4; claims one if not, also after another node won it.
+    pub(super) fn settle_block(&mut self, sources: Sources<'_>) -> Option<Block> {
+        let blocks: BTreeMap<u16, NodeId> = sources.intent.blocks().collect();
+        let own = blocks.iter().filter(|(_, node)| **node == self.own).map(|(number, _)| *number).min();
+        if let Some(lost) = self.claimed.filter(|_| self.claimed != own)
+            && let Some(to) = blocks.get(&lost).filter(|node| **node != self.own)
+        {
+            self.actions.push_back(AgentAction::Notify(Event::BlockLost { to: *to }));
+        }
+        self.claimed = own;
+        if own.is_none()
+            && let Some(number) = block::choose(&self.own, &blocks.keys().copied().collect())
+        {
+            self.actions.push_back(AgentAction::ClaimBlock(number));
+        }
+        sources.plan.blocks.get(&self.own).copied().filter(|block| block.v4.is_some())
+    }
+
+    /// Stops live tasks that are not wanted, and all but the best of several in one slot.
+    pub(super) fn stop_unwanted(&mut self, now: Now, sources: Sources<'_>, block: Option<Block>) {
+        for ids in self.live().into_values() {
+            let mut kept: Vec<&Task> = Vec::new();
+            let mut unwanted: Vec<TaskId> = Vec::new();
+            for task in ids.iter().map(|id| &self.tasks[id]).filter(|task| task.report.state != TaskState::Stopping) {
+                match self.judge(task, sources, block) {
+                    Verdict::Keep => kept.push(task),
+                    Verdict::Stop => unwanted.push(task.report.id),
+                }
+            }
+            kept.sort_by_key(|task| core::cmp::Reverse((task.report.revision, task.report.state, task.report.id)));
+            unwanted.extend(kept.iter().skip(1).map(|task| task.report.id));
+            for id in unwanted {
+                self.stop(now, id);
+            }
+        }
+    }
+
+    /// Decides on one live task, its revision apart.
+    fn judge(&self, task: &Task, sources: Sources<'_>, block: Option<Block>) -> Verdict {
+        let report = &task.report;
+        let wanted = sources.intent.service(&report.service).is_some_and(|service| has_slot(service, report.slot));
+        if !wanted || !block.is_some_and(|block| holds(&block, &report.addresses)) {
+            return Verdict::Stop;
+        }
+        match sources.plan.assignments.get(&task.slot()) {
+            Some(node) if *node == self.own => Verdict::Keep,
+            Some(node) if report.state < TaskState::Running || runs_at(node, task, sources) => Verdict::Stop,
+            // It runs, and the node that should run it does not yet; or there is no such node.
+            Some(_) | None => Verdict::Keep,
+        }
+    }
+
+    /// Stops tasks of another revision than their service's in slots assigned here: those that do not run at once, those
+    /// that run one by one, each when all other slots of the service here are as they should be.
+    pub(super) fn replace_outdated(&mut self, now: Now, sources: Sources<'_>) {
+        let live = self.live();
+        let mut idle: Vec<TaskId> = Vec::new();
+        let mut running: BTreeMap<ServiceId, TaskId> = BTreeMap::new();
+        let mut busy: BTreeSet<ServiceId> = BTreeSet::new();
+        for (slot, service) in self.assigned(sources) {
+            let tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id]);
+            let newest = tasks.max_by_key(|task| (task.report.state == TaskState::Stopping, task.number));
+            let Some(task) = newest else {
+                if !self.slots.get(&slot).is_some_and(Restart::is_done) {
+                    busy.insert(service.id);
+                }
+                continue;
+            };
+            match task.report.state {
+                TaskState::Running if task.report.revision == service.revision => {}
+                TaskState::Running => {
+                    running.entry(service.id).or_insert(task.report.id);
+                }
+                TaskState::Accepted | TaskState::Preparing | TaskState::Starting
+                    if task.report.revision != service.revision =>
+                {
+                    idle.push(task.report.id);
+                }
+                TaskState::Accepted
+                | TaskState::Preparing
+                | TaskState::Starting
+                | TaskState::Stopping
+                | TaskState::Complete
+                | TaskState::Failed
+                | TaskState::Shutdown => {
+                    busy.insert(service.id);
+                }
+            }
+        }
+        for id in idle.iter().chain(running.iter().filter(|(service, _)| !busy.contains(service)).map(|(_, id)| id)) {
+            self.stop(now, *id);
+        }
+    }
+
+    /// Starts a task in each slot that is assigned here, has no live task here and need not wait.
+    pub(super) fn start_missing(&mut self, now: Now, sources: Sources<'_>, block: Option<Block>) {
+        let live = self.live();
+        for (slot, service) in self.assigned(sources) {
+            let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(service.revision));
+            if live.contains_key(&slot) {
+                continue;
+            }
+            restart.follow(service.revision);
+            restart.wake(now.mono);
+            if let Some(block) = block.filter(|_| restart.is_ready()) {
+                self.start(now, block, service, slot.1);
+            }
+        }
+    }
+
+    /// Starts a task, if there is an address for it and room in the report.
+    fn start(&mut self, now: Now, block: Block, service: &Service, slot: u32) {
+        if self.tasks.len() >= TASKS_PER_NODE_MAX && !self.forget_oldest() {
+            return;
+        }
+        let live = self.tasks.values().filter(|task| !task.report.state.is_final());
+        let used = live.map(|task| task.report.addresses.v6.octets()[15]).collect();
+        let Some(host) = self.hosts.take(&used) else { return };
+        self.counter += 1;
+        let order = TaskOrder {
+            id: TaskId::derive(&self.own, self.epoch, self.counter),
+            service: service.id,
+            service_name: service.spec.name.clone(),
+            slot,
+            revision: service.revision,
+            addresses: block.host(host),
+            spec: service.spec.task.clone(),
+        };
+        let task = Task::new(&order, self.counter, now.wall_ms);
+        self.actions.push_back(AgentAction::Report(task.report.clone()));
+        self.tasks.insert(order.id, task);
+        self.actions.push_back(AgentAction::Task(TaskCommand::Start(order)));
+    }
+
+    /// Forgets final tasks of services and slots that are gone, those beyond a slot's history, and slots that are
+    /// assigned elsewhere.
+    pub(super) fn forget(&mut self, sources: Sources<'_>) {
+        let mut history: BTreeMap<Slot, Vec<(u64, TaskId)>> = BTreeMap::new();
+        for (id, task) in self.tasks.iter().filter(|(_, task)| task.report.state.is_final()) {
+            history.entry(task.slot()).or_default().push((task.number, *id));
+        }
+        for (slot, mut tasks) in history {
+            let wanted = sources.intent.service(&slot.0).is_some_and(|service| has_slot(service, slot.1));
+            tasks.sort_unstable();
+            let surplus = if wanted { tasks.len().saturating_sub(TASK_HISTORY_PER_SLOT) } else { tasks.len() };
+            for (_, id) in &tasks[..surplus] {
+                self.forget_task(*id);
+            }
+        }
+        self.slots.retain(|slot, _| sources.plan.assignments.get(slot) == Some(&self.own));
+    }
+
+    /// Forgets the oldest final task; tells whether there was one.
+    fn forget_oldest(&mut self) -> bool {
+        let finals = self.tasks.values().filter(|task| task.report.state.is_final());
+        let oldest = finals.min_by_key(|task| task.number).map(|task| task.report.id);
+        oldest.inspect(|id| self.forget_task(*id)).is_some()
+    }
+
+    fn forget_task(&mut self, id: TaskId) {
+        self.tasks.remove(&id);
+        self.actions.push_back(AgentAction::Retract(id));
+        self.actions.push_back(AgentAction::Task(TaskCommand::Remove(id)));
+    }
+
+    /// Returns the slots that are assigned here, with their services, in order.
+    fn assigned<'a>(&self, sources: Sources<'a>) -> Vec<(Slot, &'a Service)> {
+        let own = sources.plan.assignments.iter().filter(|(_, node)| **node == self.own);
+        own.filter_map(|(slot, _)| Some((*slot, sources.intent.service(&slot.0)?))).collect()
+    }
+}
+
+fn has_slot(service: &Service, slot: u32) -> bool {
+    (1..=service.spec.replicas).contains(&slot)
+}
+
+fn holds(block: &Block, addresses: &Addresses) -> bool {
+    addresses.v4.is_some() && addresses.iter().all(|address| block.contains(address))
+}
+
+/// Tells whether `node` is up and reports that it runs a task in the slot of `task`, in the same or a newer revision.
+fn runs_at(node: &NodeId, task: &Task, sources: Sources<'_>) -> bool {
+    let report = sources.reports.of(node).filter(|_| sources.membership.is_up(node));
+    report.is_some_and(|report| {
+        report.tasks.values().any(|other| {
+            (other.service, other.slot) == task.slot()
+                && other.state == TaskState::Running
+                && other.revision >= task.report.revision
+        })
+    })
+}

@@ -1,0 +1,155 @@
+//! Restart: when a slot whose task ended may start another.
+//!
+//! Input: ends, and the policy of the task that ended. Output: the delay, or that no other follows. The delay doubles
+//! with each end in a row, up to [`RESTART_DELAY_MAX`]; a task that ran for [`STABLE`] begins a new row, as does a new
+//! revision. See `docs/protocol.md#tasks`.
+
+use core::time::Duration;
+
+use crate::clock::Instant;
+use crate::intent::service::{RESTART_DELAY_MAX, RestartCondition, RestartPolicy};
+
+/// How long a task has to run for its end to count as the first in a row: half of the longest delay.
+pub(super) const STABLE: Duration = Duration::from_secs(30);
+
+/// What one slot waits for while it has no live task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Restart {
+    revision: u64,
+    in_a_row: u64,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It may start. Entered at first, by a new revision, and when the delay is over.
+    Ready,
+    /// It may start then. Entered by an end that another start follows.
+    Waiting(Instant),
+    /// Its task did its work, and the policy wants no other. Ended by a new revision.
+    Done,
+    /// Its tasks failed, and the policy wants no other. Ended by a new revision.
+    GivenUp,
+}
+
+impl Restart {
+    /// Makes a slot that may start at once.
+    pub(super) fn new(revision: u64) -> Self {
+        Self { revision, in_a_row: 0, phase: Phase::Ready }
+    }
+
+    /// Begins anew if the slot is to run another revision than before.
+    pub(super) fn follow(&mut self, revision: u64) {
+        if self.revision != revision {
+            *self = Self::new(revision);
+        }
+    }
+
+    /// Takes in that the slot's task ended by itself after it `ran` so long; returns the delay of the next, if any.
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        policy: &RestartPolicy,
+        failed: bool,
+        ran: Duration,
+    ) -> Option<Duration> {
+        if ran >= STABLE {
+            self.in_a_row = 0;
+        }
+        let wanted = match policy.condition {
+            RestartCondition::None => false,
+            RestartCondition::OnFailure => failed,
+            RestartCondition::Any => true,
+        };
+        if !wanted || policy.attempts_max.is_some_and(|max| self.in_a_row >= max) {
+            self.phase = if failed { Phase::GivenUp } else { Phase::Done };
+            return None;
+        }
+        let delay = delay(policy, self.in_a_row);
+        self.in_a_row += 1;
+        self.phase = Phase::Waiting(now + delay);
+        Some(delay)
+    }
+
+    /// Ends a delay that is over.
+    pub(super) fn wake(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Waiting(at) if at <= now) {
+            self.phase = Phase::Ready;
+        }
+    }
+
+    /// Tells whether the slot may start a task.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Tells whether the slot has done its work in this revision: it needs no task to be as it should.
+    pub(super) fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    /// Returns when the delay is over, if there is one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting(at) => Some(at),
+            Phase::Ready | Phase::Done | Phase::GivenUp => None,
+        }
+    }
+}
+
+/// Returns the delay after `before` restarts in a row. A policy with a longer first delay than the bound keeps it.
+fn delay(policy: &RestartPolicy, before: u64) -> Duration {
+    let first = Duration::from_millis(policy.delay_ms);
+    let factor = u32::try_from(before).ok().and_then(|shift| 1_u32.checked_shl(shift)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(RESTART_DELAY_MAX.max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(condition: RestartCondition, attempts_max: Option<u64>) -> RestartPolicy {
+        RestartPolicy { condition, delay_ms: 1_000, attempts_max }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_bound_and_begin_anew_after_a_long_run() {
+        let mut restart = Restart::new(1);
+        let policy = policy(RestartCondition::Any, None);
+        let mut end =
+            |ran| restart.ended(Instant::default(), &policy, true, Duration::from_secs(ran)).map(|d| d.as_secs());
+        let delays: alloc::vec::Vec<_> = (0..9).map(|_| end(1)).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Some));
+        assert_eq!((end(30), end(29)), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn conditions_and_attempts_end_the_row() {
+        let end = |restart: &mut Restart, policy: &RestartPolicy, failed| {
+            restart.ended(Instant::default(), policy, failed, Duration::ZERO).is_some()
+        };
+        let never = policy(RestartCondition::None, None);
+        let failure = policy(RestartCondition::OnFailure, Some(2));
+        let mut restart = Restart::new(1);
+        assert!(!end(&mut restart, &never, true) && !restart.is_done() && !restart.is_ready());
+        restart.follow(2);
+        assert!(restart.is_ready());
+        assert!(!end(&mut restart, &failure, false) && restart.is_done());
+        restart.follow(3);
+        assert!(end(&mut restart, &failure, true) && end(&mut restart, &failure, true));
+        assert!(!end(&mut restart, &failure, true) && !restart.is_done() && !restart.is_ready());
+    }
+
+    proptest! {
+        /// However often it fails, a delay never shrinks within a row and never exceeds what is allowed.
+        #[test]
+        fn delays_are_bounded(delay_ms in any::<u64>(), before in any::<u64>()) {
+            let policy = RestartPolicy { condition: RestartCondition::Any, delay_ms, attempts_max: None };
+            let bound = RESTART_DELAY_MAX.max(Duration::from_millis(delay_ms));
+            prop_assert!(delay(&policy, before) <= bound);
+            prop_assert!(delay(&policy, before) <= delay(&policy, before.saturating_add(1)));
+        }
+    }
+}

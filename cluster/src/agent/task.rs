@@ -1,0 +1,89 @@
+//! One task of this node: its report, and what is needed to go on when it ends.
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::Slot;
+use crate::clock::{Instant, Now};
+use crate::intent::service::RestartPolicy;
+use crate::io::TaskOrder;
+use crate::limits::ERROR_BYTES_MAX;
+use crate::reports::task::{TaskReport, TaskState};
+
+/// One task; its report is what all others see.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    /// What this node says of it.
+    pub(super) report: TaskReport,
+    /// When its end is followed by another.
+    pub(super) restart: RestartPolicy,
+    /// Grows from task to task of this run.
+    pub(super) number: u64,
+    running_since: Option<Instant>,
+}
+
+impl Task {
+    /// Makes a task that is being prepared.
+    pub(super) fn new(order: &TaskOrder, number: u64, wall_ms: u64) -> Self {
+        let report = TaskReport {
+            id: order.id,
+            service: order.service,
+            slot: order.slot,
+            revision: order.revision,
+            addresses: order.addresses,
+            state: TaskState::Preparing,
+            since_ms: wall_ms,
+            error: String::new(),
+            exit_code: None,
+        };
+        Self { report, restart: order.spec.restart, number, running_since: None }
+    }
+
+    /// Returns which replica of which service it is.
+    pub(super) fn slot(&self) -> Slot {
+        (self.report.service, self.report.slot)
+    }
+
+    /// Moves it to a later state; tells whether it was one.
+    pub(super) fn advance(&mut self, now: Now, state: TaskState) -> bool {
+        if state <= self.report.state || self.report.state.is_final() {
+            return false;
+        }
+        self.report.state = state;
+        self.report.since_ms = now.wall_ms;
+        if state == TaskState::Running {
+            self.running_since = Some(now.mono);
+        }
+        true
+    }
+
+    /// Moves it to its final state; tells whether it was not final before.
+    pub(super) fn end(&mut self, now: Now, exit_code: Option<i32>, error: String) -> bool {
+        let asked = self.report.state == TaskState::Stopping;
+        let state = match exit_code {
+            Some(_) | None if asked => TaskState::Shutdown,
+            Some(0) if error.is_empty() => TaskState::Complete,
+            Some(_) | None => TaskState::Failed,
+        };
+        if !self.advance(now, state) {
+            return false;
+        }
+        self.report.exit_code = exit_code;
+        self.report.error = match exit_code {
+            Some(code) if error.is_empty() && state == TaskState::Failed => format!("task: non-zero exit ({code})"),
+            Some(_) | None => error,
+        };
+        if self.report.error.is_empty() && state == TaskState::Failed {
+            self.report.error = "task: ended by a signal, or never started".into();
+        }
+        let end = self.report.error.floor_char_boundary(ERROR_BYTES_MAX);
+        self.report.error.truncate(end);
+        true
+    }
+
+    /// Returns how long it has run.
+    pub(super) fn ran(&self, now: Instant) -> Duration {
+        self.running_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+}
