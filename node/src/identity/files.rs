@@ -1,0 +1,198 @@
+//! The identity on disk: `<data>/identity/`, written as a whole and renamed into place.
+//!
+//! | file | mode | holds |
+//! |---|---|---|
+//! | `node.key` | 0600 | the node key, PKCS#8 in PEM |
+//! | `node.crt`, `ca.crt` | 0644 | the leaf and the CA's certificate, DER |
+//! | `ca.key`, `tokens` | 0600 | managers only: the CA's key, the secrets of the tokens (two lines, base 32) |
+//! | `name` | 0644 | the node's name |
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{KeyPair, PKCS_ED25519};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+
+use super::{Identity, IdentityError, NodeKey, Secret, Secrets, Token, authority, tls};
+use crate::store::file;
+
+/// Returns the folder of the identity in a data directory.
+pub(super) fn folder(data: &Path) -> PathBuf {
+    data.join("identity")
+}
+
+/// Writes all files to a folder beside the final one and renames it into place, so that no half identity is seen.
+pub(super) fn save(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    let target = folder(data);
+    if target.exists() {
+        return Err(IdentityError::Exists { path: target });
+    }
+    if data.join("state").join("log").exists() {
+        return Err(IdentityError::Orphaned { path: data.to_path_buf() });
+    }
+    let new = data.join("identity.new");
+    let failed = |source| IdentityError::Unwritable { path: new.clone(), source };
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let files = contents(identity)?;
+    let write = || -> io::Result<()> {
+        file::create_directory(&new)?;
+        for (name, bytes, mode) in &files {
+            file::write_durably(&new.join(name), bytes, *mode)?;
+        }
+        file::sync_directory(&new)?;
+        fs::rename(&new, &target)?;
+        file::sync_directory(data)
+    };
+    write().map_err(failed)
+}
+
+/// Returns name, bytes and mode of each file.
+fn contents(identity: &Identity) -> Result<Vec<(&'static str, Vec<u8>, u32)>, IdentityError> {
+    let mut files = vec![
+        ("node.key", identity.key.to_pem()?.into_bytes(), file::SECRET_MODE),
+        ("node.crt", identity.leaf.to_vec(), file::PUBLIC_MODE),
+        ("ca.crt", identity.ca.to_vec(), file::PUBLIC_MODE),
+        ("name", format!("{}\n", identity.name).into_bytes(), file::PUBLIC_MODE),
+    ];
+    if let Some(authority) = &identity.authority {
+        files.push(("ca.key", authority.serialize_pem().into_bytes(), file::SECRET_MODE));
+    }
+    if let Some(secrets) = identity.secrets {
+        let token = |secret| Token { fingerprint: identity.ca_fingerprint(), secret };
+        let text = format!("{}\n{}\n", token(secrets.manager), token(secrets.worker));
+        files.push(("tokens", text.into_bytes(), file::SECRET_MODE));
+    }
+    Ok(files)
+}
+
+/// Reads all files and checks that they fit together.
+pub(super) fn load(data: &Path) -> Result<Identity, IdentityError> {
+    let folder = folder(data);
+    match fs::symlink_metadata(&folder) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(IdentityError::Missing { path: data.to_path_buf() });
+        }
+        Err(source) => return Err(IdentityError::Unreadable { path: folder, source }),
+    }
+    let key_path = folder.join("node.key");
+    let key = pkcs8(&read_secret(&key_path)?)
+        .and_then(|der| NodeKey::from_pkcs8(der.secret_pkcs8_der()))
+        .ok_or(IdentityError::Damaged { path: key_path, what: "is not an ed25519 key in PKCS#8" })?;
+    let authority = match optional(&folder.join("ca.key"))? {
+        Some(text) => Some(parse_ca_key(&folder.join("ca.key"), &text)?),
+        None => None,
+    };
+    let secrets = match optional(&folder.join("tokens"))? {
+        Some(text) => Some(parse_tokens(&folder.join("tokens"), &text)?),
+        None => None,
+    };
+    let leaf = read_certificate(&folder.join("node.crt"))?;
+    let ca = read_certificate(&folder.join("ca.crt"))?;
+    let name = read(&folder.join("name"))?.trim().to_owned();
+    let identity = Identity { name, key, leaf, ca, authority, secrets };
+    check(&folder, &identity)?;
+    Ok(identity)
+}
+
+/// Checks that key, leaf and CA belong together and that the leaf is still valid.
+pub(super) fn check(folder: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    let damaged = |file: &str, what| IdentityError::Damaged { path: folder.join(file), what };
+    if authority::node_id_of(std::slice::from_ref(&identity.leaf)) != Some(identity.node_id()) {
+        return Err(damaged("node.crt", "is not the certificate of the key in node.key"));
+    }
+    let (_, until) = authority::validity(&identity.leaf).ok_or_else(|| damaged("node.crt", "is not a certificate"))?;
+    if until < i64::try_from(authority::since_1970().as_secs()).unwrap_or(i64::MAX) {
+        return Err(IdentityError::Expired { path: folder.join("node.crt") });
+    }
+    if !signed_by(&identity.leaf, &identity.ca) {
+        return Err(damaged("node.crt", "was not issued by the CA in ca.crt"));
+    }
+    if let Some(authority) = &identity.authority
+        && !holds_key_of(authority, &identity.ca)
+    {
+        return Err(damaged("ca.key", "is not the key of the certificate in ca.crt"));
+    }
+    Ok(())
+}
+
+/// Reads a CA's key from PKCS#8 in DER, as another manager hands it over.
+pub(super) fn read_ca_key(der: &[u8]) -> Result<KeyPair, IdentityError> {
+    Ok(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)?)
+}
+
+fn parse_ca_key(path: &Path, text: &str) -> Result<KeyPair, IdentityError> {
+    pkcs8(text)
+        .and_then(|der| KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).ok())
+        .ok_or(IdentityError::Damaged { path: path.to_path_buf(), what: "is not an ed25519 key in PKCS#8" })
+}
+
+fn parse_tokens(path: &Path, text: &str) -> Result<Secrets, IdentityError> {
+    let mut lines = text.lines().map(|line| line.parse::<Token>().ok().map(|token| token.secret));
+    let mut next = || -> Option<Secret> { lines.next().flatten() };
+    match (next(), next()) {
+        (Some(manager), Some(worker)) => Ok(Secrets { manager, worker }),
+        _ => Err(IdentityError::Damaged { path: path.to_path_buf(), what: "does not hold two tokens" }),
+    }
+}
+
+/// Tells whether a TLS client would take `leaf` for one that `ca` issued, at the time it was issued.
+fn signed_by(leaf: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> bool {
+    let verify = || -> Option<()> {
+        let (from, _) = authority::validity(leaf)?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(from).ok()? + 1));
+        let leaf = ParsedCertificate::try_from(leaf).ok()?;
+        let algorithms = tls::provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &tls::roots(ca).ok()?, &[], at, algorithms).ok()
+    };
+    verify().is_some()
+}
+
+fn holds_key_of(key: &KeyPair, ca: &CertificateDer<'_>) -> bool {
+    x509_parser::parse_x509_certificate(ca)
+        .is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
+}
+
+fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {
+    let der = fs::read(path).map_err(|source| IdentityError::Unreadable { path: path.to_path_buf(), source })?;
+    let certificate = CertificateDer::from(der);
+    match authority::validity(&certificate) {
+        Some(_) => Ok(certificate),
+        None => Err(IdentityError::Damaged { path: path.to_path_buf(), what: "is not a certificate in DER" }),
+    }
+}
+
+fn pkcs8(text: &str) -> Option<PrivatePkcs8KeyDer<'static>> {
+    PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok()
+}
+
+fn optional(path: &Path) -> Result<Option<String>, IdentityError> {
+    match read_secret(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(IdentityError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a file that holds a secret; one that others may read is refused.
+fn read_secret(path: &Path) -> Result<String, IdentityError> {
+    let unreadable = |source| IdentityError::Unreadable { path: path.to_path_buf(), source };
+    let mode = fs::metadata(path).map_err(unreadable)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed { path: path.to_path_buf(), mode });
+    }
+    read(path)
+}
+
+fn read(path: &Path) -> Result<String, IdentityError> {
+    fs::read_to_string(path).map_err(|source| IdentityError::Unreadable { path: path.to_path_buf(), source })
+}
