@@ -33,7 +33,7 @@ impl Cluster {
         self.write_service(Service {
             id: ServiceId::derive(&dot.actor.node, dot.actor.epoch, dot.counter),
             version: 1,
-            revision: 1,
+            revision: spec.task.revision(),
             created_ms: now_ms,
             updated_ms: now_ms,
             spec,
@@ -50,11 +50,10 @@ impl Cluster {
         if present.version != named {
             return Err(CommandError::OutOfSequence { name: name.clone(), named, present: present.version });
         }
-        let changed = present.spec.task != spec.task;
         let service = Service {
             id: *id,
             version: present.version.saturating_add(1),
-            revision: present.revision.saturating_add(u64::from(changed)),
+            revision: spec.task.revision(),
             created_ms: present.created_ms,
             updated_ms: self.now.wall_ms,
             spec,

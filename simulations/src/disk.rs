@@ -7,13 +7,18 @@ pub(crate) struct Disk {
     /// Starts of the node, durable before its core is made.
     epoch: u64,
     /// A deliberate bug: appends are forgotten.
-    pub(crate) lying: bool,
+    lying: bool,
 }
 
 /// Records beyond which a node replaces them by a snapshot, as the real store does.
 const COMPACT_ABOVE: usize = 400;
 
 impl Disk {
+    /// Returns an empty disk; a lying one says that records are durable and forgets them.
+    pub(crate) fn new(lying: bool) -> Self {
+        Self { lying, ..Self::default() }
+    }
+
     /// Makes a record durable.
     pub(crate) fn append(&mut self, record: Vec<u8>) {
         if !self.lying {

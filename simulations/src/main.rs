@@ -22,7 +22,13 @@ struct Cli {
 enum Command {
     /// Run seeds; exit 0 if all came right, 1 if a result was wrong, 3 without progress, 4 after a panic.
     Run(RunArgs),
+    /// Run the seeds that once found a bug, each with as many nodes as then.
+    Regressions,
 }
+
+/// Seeds that once found a bug: seed, nodes, and what was found.
+const REGRESSIONS: &str = include_str!("../regressions/seeds.txt");
+
 
 #[derive(clap::Args)]
 struct RunArgs {
@@ -45,13 +51,21 @@ struct RunArgs {
 
 #[expect(clippy::print_stdout, reason = "the command's output")]
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
     let began = Instant::now();
+    let args = match Cli::parse().command {
+        Command::Run(args) => args,
+        Command::Regressions => return regressions(began),
+    };
     let seeds: Vec<u64> = match args.seed {
         Some(seed) => vec![seed, seed],
         None => (args.first..args.first.saturating_add(args.seeds)).collect(),
     };
-    let reports = run_all(&seeds, &args);
+    let drawn = seeds.iter().map(|&seed| {
+        let mut options = Options::draw(seed, usize::from(args.nodes));
+        options.sabotage = args.sabotage;
+        options
+    });
+    let reports = run_all(&drawn.collect::<Vec<_>>());
     for report in &reports {
         println!("{report}");
     }
@@ -67,16 +81,14 @@ fn main() -> ExitCode {
 
 /// Runs the seeds on all processors; each world is single-threaded. Results come in the order of the seeds.
 #[expect(clippy::print_stdout, reason = "the options of a run are printed before it starts")]
-fn run_all(seeds: &[u64], args: &RunArgs) -> Vec<Report> {
+fn run_all(drawn: &[Options]) -> Vec<Report> {
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(seeds.len().max(1));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(drawn.len().max(1));
     let work = || {
         let mut done = Vec::new();
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&seed) = seeds.get(place) else { break };
-            let mut options = Options::draw(seed, usize::from(args.nodes));
-            options.sabotage = args.sabotage;
+            let Some(options) = drawn.get(place).cloned() else { break };
             println!("run {options}");
             done.push((place, run_one(options)));
         }
@@ -88,6 +100,23 @@ fn run_all(seeds: &[u64], args: &RunArgs) -> Vec<Report> {
     });
     reports.sort_by_key(|(place, _)| *place);
     reports.into_iter().map(|(_, report)| report).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+fn regressions(began: Instant) -> ExitCode {
+    let mut drawn = Vec::new();
+    for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace().map(str::parse);
+        let (Some(Ok(seed)), Some(Ok(nodes))) = (words.next(), words.next()) else {
+            println!("regressions/seeds.txt: expected `SEED NODES what was found`, not `{line}`");
+            return ExitCode::from(2);
+        };
+        drawn.push(Options::draw(seed, nodes as usize));
+    }
+    let reports = run_all(&drawn);
+    reports.iter().for_each(|report| println!("{report}"));
+    summary(&reports, began.elapsed());
+    verdict(&reports)
 }
 
 fn run_one(options: Options) -> Report {

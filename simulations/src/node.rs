@@ -27,8 +27,8 @@ pub(crate) struct Node {
     pub(crate) run: u64,
     /// When its next time-out is queued for.
     pub(crate) timer_us: Option<u64>,
-    /// Since when it is down, in simulated microseconds.
-    pub(crate) down_since: Option<u64>,
+    /// Whether it stays off whatever was to start it again.
+    pub(crate) unplugged: bool,
     contacts: Contacts,
     meta: NodeMeta,
 }
@@ -41,13 +41,13 @@ impl Node {
         Self {
             id: node_id(index),
             core: None,
-            disk: Disk { lying: lying_disk, ..Disk::default() },
+            disk: Disk::new(lying_disk),
             containers: Containers::default(),
             skew_ms,
             crash_in: None,
             run: 0,
             timer_us: None,
-            down_since: None,
+            unplugged: false,
             contacts,
             meta,
         }
@@ -59,7 +59,6 @@ impl Node {
         self.run += 1;
         self.crash_in = None;
         self.timer_us = None;
-        self.down_since = None;
         let config = Config::new([7; 32], epoch, self.meta.clone(), self.contacts.clone());
         let seed = hash::digest("node-run", &[seed, &self.id.0, &epoch.to_be_bytes()]);
         let records = self.disk.records();

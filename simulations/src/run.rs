@@ -91,8 +91,7 @@ fn settle(world: &mut World) -> Result<Duration, Outcome> {
 /// Pulls one node out; says how soon all others knew, and how soon all was right without it.
 fn lose(world: &mut World, gone: usize) -> Result<(Duration, Duration), Outcome> {
     let began = world.at_us;
-    world.crash(gone, 0, None);
-    world.nodes[gone].containers.clear();
+    world.unplug(gone);
     while !checkers::unnoticed(world, gone).is_empty() {
         if world.at_us - began > DETECTION_MAX.as_micros() as u64 {
             let blind = checkers::unnoticed(world, gone);

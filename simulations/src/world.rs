@@ -13,6 +13,8 @@ use crate::options::{Options, Sabotage, seed_bytes};
 use crate::trace::Trace;
 use crate::workload::Ledger;
 
+/// The kinds of messages that carry entries and reports: ranges, pushes and repairs (`docs/protocol.md#wire`).
+const DELTA_KINDS: [u16; 3] = [4, 5, 7];
 /// How long a host takes to answer with a reset after a process died, in microseconds.
 const RESET_US: u64 = 2_000;
 
@@ -104,7 +106,7 @@ impl World {
         self.healed = true;
         self.network.heal();
         for node in 0..self.nodes.len() {
-            self.nodes[node].crash_in = None;
+            (self.nodes[node].crash_in, self.nodes[node].unplugged) = (None, false);
             if self.nodes[node].core.is_none() {
                 self.queue_at(Duration::ZERO, Event::Restart { node });
             }
@@ -136,6 +138,13 @@ impl World {
         if let Some(delay) = restart_after {
             self.queue_at(delay, Event::Restart { node });
         }
+    }
+
+    /// Takes a node out, with its containers, until the world heals.
+    pub(crate) fn unplug(&mut self, node: usize) {
+        self.crash(node, 0, None);
+        self.nodes[node].unplugged = true;
+        self.nodes[node].containers.clear();
     }
 
     /// Lets a container of this node exit by itself.
@@ -186,7 +195,7 @@ impl World {
             self.input(to, Input::PeerConnected(node_id(from)));
             self.input(from, Input::PeerConnected(node_id(to)));
         }
-        if self.sabotaged(to, Sabotage::DropDeltas) && shoal_cluster::wire::carries_intent(&bytes) {
+        if self.sabotaged(to, Sabotage::DropDeltas) && carries_deltas(&bytes) {
             return;
         }
         self.input(to, Input::Received { from: node_id(from), message: bytes });
@@ -215,7 +224,7 @@ impl World {
     }
 
     fn restart(&mut self, node: usize) {
-        if self.nodes[node].core.is_some() {
+        if self.nodes[node].core.is_some() || self.nodes[node].unplugged {
             return;
         }
         let seed = seed_bytes(self.options.seed);
@@ -328,7 +337,6 @@ impl World {
         self.nodes[node].core = None;
         self.nodes[node].crash_in = None;
         self.nodes[node].run += 1;
-        self.nodes[node].down_since = Some(self.at_us);
         if self.options.faults.plug {
             self.nodes[node].containers.clear();
         }
@@ -340,4 +348,10 @@ impl World {
             }
         }
     }
+}
+
+/// Tells whether a message carries parts of the planes, for the core that drops them on purpose.
+fn carries_deltas(bytes: &[u8]) -> bool {
+    let opened = shoal_cluster::wire::open(bytes, shoal_cluster::limits::MESSAGE_BYTES_MAX);
+    opened.is_ok_and(|envelope| DELTA_KINDS.contains(&envelope.kind))
 }

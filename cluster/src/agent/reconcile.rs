@@ -12,7 +12,7 @@ use crate::intent::service::Service;
 use crate::io::{Event, TaskCommand, TaskOrder};
 use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
 use crate::plan::addresses::{Addresses, Block};
-use crate::reports::task::TaskState;
+use crate::reports::task::{TaskReport, TaskState};
 
 /// What is to become of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,10 @@ impl Agent {
                     Verdict::Stop => unwanted.push(task.report.id),
                 }
             }
-            kept.sort_by_key(|task| core::cmp::Reverse((task.report.revision, task.report.state, task.report.id)));
+            kept.sort_by_key(|task| {
+                let present = sources.is_present(&task.report);
+                core::cmp::Reverse((present, task.report.state, task.report.id))
+            });
             unwanted.extend(kept.iter().skip(1).map(|task| task.report.id));
             for id in unwanted {
                 self.stop(now, id);
@@ -194,6 +197,14 @@ impl Agent {
     }
 }
 
+impl Sources<'_> {
+    /// Tells whether a task runs the present revision of its service. Revisions are compared for equality only: after a
+    /// split the write that wins may be of any.
+    fn is_present(&self, report: &TaskReport) -> bool {
+        self.intent.service(&report.service).is_some_and(|service| service.revision == report.revision)
+    }
+}
+
 fn has_slot(service: &Service, slot: u32) -> bool {
     (1..=service.spec.replicas).contains(&slot)
 }
@@ -202,14 +213,15 @@ fn holds(block: &Block, addresses: &Addresses) -> bool {
     addresses.v4.is_some() && addresses.iter().all(|address| block.contains(address))
 }
 
-/// Tells whether `node` is up and reports that it runs a task in the slot of `task`, in the same or a newer revision.
+/// Tells whether `node` is up and reports that it runs a task in the slot of `task`, of the same revision or
+/// of the service's present one.
 fn runs_at(node: &NodeId, task: &Task, sources: Sources<'_>) -> bool {
     let report = sources.reports.of(node).filter(|_| sources.membership.is_up(node));
     report.is_some_and(|report| {
         report.tasks.values().any(|other| {
             (other.service, other.slot) == task.slot()
                 && other.state == TaskState::Running
-                && other.revision >= task.report.revision
+                && (other.revision == task.report.revision || sources.is_present(other))
         })
     })
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::name::Name;
 use crate::id::ServiceId;
 use crate::limits::{REPLICAS_MAX, VALUE_BYTES_MAX};
+use crate::{hash, wire};
 
 /// One declared service, as the intent plane keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +19,8 @@ pub struct Service {
     pub id: ServiceId,
     /// Grows with each accepted write; an update must name the one it was made from (Docker's `Version.Index`).
     pub version: u64,
-    /// Grows with each change of [`ServiceSpec::task`]: tasks of an older revision are replaced.
+    /// Names [`ServiceSpec::task`] by its content ([`TaskSpec::revision`]): tasks of another revision are replaced.
+    /// Not a count: two halves of a split shoal would count alike and mean different specs.
     pub revision: u64,
     /// When it was created, in milliseconds since the Unix epoch by its author's clock.
     pub created_ms: u64,
@@ -145,6 +147,13 @@ impl TaskSpec {
             restart: RestartPolicy::default(),
             force_update: 0,
         }
+    }
+}
+
+impl TaskSpec {
+    /// Returns the number that stands for this very spec: a hash of its encoding.
+    pub fn revision(&self) -> u64 {
+        hash::rank64("revision", &[&wire::encode(self)])
     }
 }
 
