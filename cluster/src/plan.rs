@@ -8,7 +8,7 @@ pub mod names;
 pub mod placement;
 pub mod routes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -70,9 +70,10 @@ pub(crate) fn intent(services: &[Service], blocks: &[(u8, u16)]) -> Intent {
     for service in services {
         intent.write_service(1, service);
     }
+    let mut authors: BTreeMap<u8, Intent> = BTreeMap::new();
     for (number, block) in blocks {
-        let entry = Intent::new(Actor { node: id(*number), epoch: 1 }).claim_block(1, *block);
-        intent.learn(1, entry);
+        let author = authors.entry(*number).or_insert_with(|| Intent::new(Actor { node: id(*number), epoch: 1 }));
+        intent.learn(1, author.claim_block(1, *block));
     }
     intent
 }
