@@ -64,6 +64,7 @@ impl Cluster {
     }
 
     fn receive_known(&mut self, from: NodeId, known: &Known) {
+        self.outdo(known);
         let planes = self.planes();
         let (behind, lacking) = (planes.behind(known), planes.lacks_of(known));
         let ranges = planes.lacking(known);
@@ -76,6 +77,20 @@ impl Cluster {
         }
         if known.asks && lacking {
             self.tell(from, known.span, false);
+        }
+    }
+
+    /// Goes beyond what a peer claims to know of this node's own writes and report, or what comes next would pass
+    /// for known there.
+    fn outdo(&mut self, known: &Known) {
+        let actor = self.intent.actor();
+        let claims = known.actors.iter().filter(|known| known.actor == actor);
+        let upto = claims.flat_map(|known| known.ahead.last().copied().into_iter().chain([known.upto])).max();
+        if let Some(upto) = upto.and_then(|upto| self.intent.outdo(upto)) {
+            self.persist(&Record::Vector(alloc::vec![(actor, upto)]));
+        }
+        for (_, head) in known.reports.iter().filter(|(node, _)| *node == self.own) {
+            self.reports.outdo(*head);
         }
     }
 

@@ -26,7 +26,7 @@ use self::service::Service;
 use crate::clock::HybridClock;
 use crate::crdt::{Actor, Dot, Register, Vector, Version};
 use crate::id::{NodeId, ServiceId};
-use crate::limits::{INTENT_BYTES_MAX, SKEW_MAX_MS};
+use crate::limits::{CLAIM_JUMP_MAX, INTENT_BYTES_MAX, SKEW_MAX_MS};
 use crate::wire;
 
 /// One version of one register: what nodes send each other and make durable. Relays need not understand it.
@@ -131,6 +131,19 @@ impl Intent {
         Dot::new(self.actor, self.vector.counter(&self.actor).saturating_add(1))
     }
 
+    /// Skips the dots of this node up to `theirs`, since somebody claims to know writes that far: this node's disk
+    /// was set back, or the other is broken. Its next writes would count as known there. Returns the counter to make
+    /// durable, if it skipped.
+    pub fn outdo(&mut self, theirs: u64) -> Option<u64> {
+        let own = self.vector.counter(&self.actor);
+        if theirs <= own || theirs - own > CLAIM_JUMP_MAX {
+            return None;
+        }
+        self.vector.advance(self.actor, own, theirs);
+        self.changes += 1;
+        Some(theirs)
+    }
+
     /// Writes a value, or a tombstone, over all that is known of the key, and returns the entry to make durable
     /// and to pass on.
     pub fn write(&mut self, wall_ms: u64, key: Key, value: Option<Vec<u8>>) -> Entry {
@@ -172,6 +185,12 @@ impl Intent {
         if !self.vector.has_room(&dot) {
             return Learned::Refused("too many entries of one author are ahead of their turn");
         }
+        if dot.actor == self.actor {
+            return Learned::Refused("an entry claims to be this node's own");
+        }
+        if dot.counter.saturating_sub(self.vector.counter(&dot.actor)) > CLAIM_JUMP_MAX {
+            return Learned::Refused("an entry jumps too far");
+        }
         if let Err(reason) = self.admit(wall_ms, &entry) {
             return Learned::Refused(reason);
         }
@@ -187,9 +206,12 @@ impl Intent {
         if let Err(reason) = self.admit(wall_ms, entry) {
             return Learned::Refused(reason);
         }
-        let digest = self.sum;
+        let (digest, dot) = (self.sum, entry.version.dot);
+        if dot.actor == self.actor {
+            self.outdo(dot.counter);
+        }
         self.join(entry.clone());
-        self.vector.note(entry.version.dot);
+        self.vector.note(dot);
         if self.sum == digest { Learned::Known } else { Learned::New }
     }
 
@@ -229,9 +251,6 @@ impl Intent {
 
     /// Checks an entry from outside against every bound, and its stamp against this node's clock.
     fn admit(&mut self, wall_ms: u64, entry: &Entry) -> Result<(), &'static str> {
-        if entry.version.dot.actor == self.actor {
-            return Err("an entry claims to be this node's own");
-        }
         if entry.version.check().is_err() || !entry.key.is_bounded() {
             return Err("an entry breaks a bound");
         }

@@ -121,7 +121,8 @@ impl Cluster {
         restored.fill(&mut intent);
         let membership = turn::membership(own, &config, stream("membership"), now.mono, restored);
         let reports = Reports::new(own, epoch);
-        let alone = membership.members().keys().all(|member| *member == own);
+        let others = membership.members().keys().chain(config.contacts.iter().map(|(id, _)| id));
+        let alone = others.into_iter().all(|other| *other == own);
         let until = now.mono + config.settle_timeout;
         let rounds = Rounds::new(config.sync_interval, alone, until, stream("rounds"), now.mono);
         let plan = plan::plan(&config.shoal, &intent, &membership, &reports);
@@ -138,7 +139,7 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
-            pushed: reports::Head { epoch, seq: 0 },
+            pushed: reports::Head::default(),
             agent_due: false,
             actions: VecDeque::new(),
             views: None,

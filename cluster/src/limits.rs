@@ -46,6 +46,8 @@ pub const ITEMS_PER_NODE_MAX: usize = 2 * (TASKS_PER_NODE_MAX + IMAGES_PER_NODE_
 pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4;
 /// Random members to which a change is pushed. Serf's and memberlist's default.
 pub const FANOUT: usize = 3;
+/// How far one claim of a peer may carry a counter: no claim uses up the counters of a node.
+pub const CLAIM_JUMP_MAX: u64 = 1 << 32;
 /// How far ahead of this node's wall clock a peer's stamp may be, in milliseconds.
 pub const SKEW_MAX_MS: u64 = 60_000;
 

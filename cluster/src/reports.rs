@@ -1,8 +1,8 @@
 //! Reports: what each node says of itself, with that node as the only writer.
 //!
 //! Input: this node's own changes, and ranges of others' changes by way of any relay. Output: each node's tasks and
-//! images. A report is a numbered list of items; a range of numbers applies only where it leaves no gap. A greater
-//! epoch, which is a restart of its node, replaces all. See `docs/protocol.md#reports`.
+//! images. A report is a numbered list of items; a range of numbers applies only where it leaves no gap. A newer
+//! edition, such as after a restart of its node, replaces the one before as soon as all of it has come. See `docs/protocol.md#reports`.
 
 pub mod item;
 pub mod node;
@@ -18,33 +18,32 @@ use self::item::{Item, ItemKey};
 pub use self::node::NodeReport;
 use self::task::TaskReport;
 use crate::id::{NodeId, TaskId};
-use crate::limits::{ERROR_BYTES_MAX, NODES_MAX, TASKS_PER_NODE_MAX};
+use crate::limits::{CLAIM_JUMP_MAX, ERROR_BYTES_MAX, NODES_MAX, TASKS_PER_NODE_MAX};
 
 /// Which state of one node's report somebody has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Head {
     /// Which of the node's starts.
     pub epoch: u64,
+    /// Counts how often the node numbered its report anew in this run.
+    pub edition: u32,
     /// The number of the last change in it.
     pub seq: u64,
 }
 
-/// The items of one report that changed last in `after+1..=upto`, in order of number.
+/// The items of one edition of a report that changed last in `after+1..=upto`, in order of number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportRange {
     /// Whose report.
     pub node: NodeId,
-    /// Which of its starts.
-    pub epoch: u64,
     /// The receiver has all up to here.
     pub after: u64,
     /// It will have all up to here.
-    pub upto: u64,
+    pub upto: Head,
     /// What changed.
     pub items: Vec<Item>,
-    /// Whether the receiver must drop what it has that is not confirmed by the ranges from this one on: the
-    /// sender no longer knows what was withdrawn since `after`. Only with `after` 0.
-    pub reset: bool,
+    /// Whether this is all that the sender has of the report.
+    pub complete: bool,
     /// Room for the signature of its node; empty so far.
     pub signature: Vec<u8>,
 }
@@ -69,13 +68,16 @@ pub struct Reports {
     /// Whether this node's report is told to others.
     begun: bool,
     nodes: BTreeMap<NodeId, NodeReport>,
+    /// Newer editions of which not all has come yet; what they replace counts until then.
+    coming: BTreeMap<NodeId, NodeReport>,
     changes: u64,
 }
 
 impl Reports {
     /// Makes a plane in which node `own`, in its `epoch`-th run, has reported nothing yet.
     pub fn new(own: NodeId, epoch: u64) -> Self {
-        Self { own, begun: false, nodes: BTreeMap::from([(own, NodeReport::new(epoch))]), changes: 0 }
+        let report = NodeReport::new(Head { epoch, edition: 0, seq: 0 });
+        Self { own, begun: false, nodes: BTreeMap::from([(own, report)]), coming: BTreeMap::new(), changes: 0 }
     }
 
     /// Returns what this node said of itself last; a node that has said nothing has no report.
@@ -96,7 +98,9 @@ impl Reports {
     /// Returns the state of each report here, in order of node; this node's only once it has begun.
     pub fn heads(&self) -> impl Iterator<Item = (NodeId, Head)> {
         let told = self.nodes.iter().filter(|(node, _)| self.begun || **node != self.own);
-        told.map(|(&node, report)| (node, report.head()))
+        let mut heads: BTreeMap<NodeId, Head> = told.map(|(&node, report)| (node, report.head())).collect();
+        heads.extend(self.coming.iter().map(|(&node, report)| (node, report.head())));
+        heads.into_iter()
     }
 
     /// Begins to tell others this node's report: it replaces what it said in earlier runs.
@@ -108,14 +112,18 @@ impl Reports {
         }
     }
 
-    /// Adds or replaces one task of this node. Does nothing if it has as many as it may have.
+    /// Adds or replaces one task of this node. Does nothing if it has as many as it may have, or if the task had come
+    /// further before: it only moves forward, and others take the last change for the truth.
     pub fn report_task(&mut self, mut report: TaskReport) {
         let own = self.own();
+        if own.tasks.get(&report.id).is_some_and(|before| before.state > report.state) {
+            return;
+        }
         if own.tasks.len() >= TASKS_PER_NODE_MAX && !own.tasks.contains_key(&report.id) {
             return;
         }
         cut(&mut report.error, ERROR_BYTES_MAX);
-        own.put(Item::task(0, report));
+        own.put(&Item::task(0, report));
         self.changes += 1;
     }
 
@@ -133,40 +141,87 @@ impl Reports {
         }
     }
 
-    /// Returns what somebody with `theirs` lacks of a report, in at most `bytes` bytes (at least one item), and
-    /// whether that is all.
-    pub fn range(&self, node: &NodeId, theirs: Head, bytes: usize) -> Option<(ReportRange, bool)> {
+    /// Numbers this node's report anew if somebody claims to have more of it than there is: this node's disk was
+    /// set back, or the other is broken. Tells whether it did.
+    pub fn outdo(&mut self, theirs: Head) -> bool {
+        let own = self.own();
+        let beyond = theirs > own.head() && theirs.epoch.saturating_sub(own.head().epoch) <= CLAIM_JUMP_MAX;
+        if beyond {
+            own.renew(theirs);
+            self.changes += 1;
+        }
+        beyond
+    }
+
+    /// Returns the state of one report here.
+    pub fn head(&self, node: &NodeId) -> Head {
+        let report = self.coming.get(node).or_else(|| self.nodes.get(node));
+        report.map(NodeReport::head).unwrap_or_default()
+    }
+
+    /// Returns what somebody with `theirs` lacks of a report, in at most `bytes` bytes (at least one item).
+    pub fn range(&self, node: &NodeId, theirs: Head, bytes: usize) -> Option<ReportRange> {
         let told = self.begun || *node != self.own;
         self.nodes.get(node).filter(|_| told)?.range(*node, theirs, bytes)
     }
 
     /// Takes in a range of another node's report.
     pub fn follow(&mut self, range: &ReportRange) -> Followed {
-        if range.node == self.own {
+        let (node, upto) = (range.node, range.upto);
+        if node == self.own {
             return Followed::Known;
         }
-        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&range.node) {
+        let present = self.nodes.get(&node).map(NodeReport::head);
+        if present.is_none() && self.nodes.len() + self.coming.len() >= 2 * NODES_MAX {
             return Followed::Refused("more nodes report than a shoal may have");
         }
-        let followed = match self.nodes.get_mut(&range.node) {
-            Some(report) => report.follow(range),
-            None => {
-                let mut report = NodeReport::new(range.epoch);
+        if upto.epoch.saturating_sub(present.unwrap_or_default().epoch) > CLAIM_JUMP_MAX {
+            return Followed::Refused("a report jumps too far");
+        }
+        match self.nodes.get_mut(&node) {
+            Some(report) if upto.same_edition(&report.head()) => {
                 let followed = report.follow(range);
-                if followed == Followed::New {
-                    self.nodes.insert(range.node, report);
-                }
+                self.changes += u64::from(followed == Followed::New);
                 followed
             }
+            Some(report) if upto < report.head() => Followed::Known,
+            Some(_) | None => self.follow_edition(range),
+        }
+    }
+
+    /// Takes in a range of a newer edition than the one that counts; it replaces that once it is complete.
+    fn follow_edition(&mut self, range: &ReportRange) -> Followed {
+        let (node, upto) = (range.node, range.upto);
+        let fresh = match self.coming.get(&node).map(NodeReport::head) {
+            Some(coming) if upto.same_edition(&coming) => false,
+            Some(coming) if upto < coming => return Followed::Known,
+            Some(_) | None if range.after > 0 => return Followed::Gap,
+            Some(_) | None => true,
         };
-        if followed == Followed::New {
+        let mut report = if fresh { NodeReport::new(upto) } else { self.coming[&node].clone() };
+        let followed = report.follow(range);
+        if followed != Followed::New {
+            return followed;
+        }
+        if range.complete {
+            self.coming.remove(&node);
+            self.nodes.insert(node, report);
             self.changes += 1;
+        } else {
+            self.coming.insert(node, report);
         }
         followed
     }
 
     fn own(&mut self) -> &mut NodeReport {
         self.nodes.get_mut(&self.own).expect("this node's report is made with the plane and never removed")
+    }
+}
+
+impl Head {
+    /// Tells whether two states are of one edition, so that their numbers compare.
+    pub fn same_edition(&self, other: &Self) -> bool {
+        (self.epoch, self.edition) == (other.epoch, other.edition)
     }
 }
 

@@ -151,12 +151,9 @@ impl Cluster {
     /// Sends what was written or learnt in this turn.
     fn push(&mut self) {
         let hops = self.hops();
-        while let Some((range, complete)) = self.reports.range(&self.own, self.pushed, BATCH_BYTES_MAX) {
-            self.pushed.seq = range.upto;
+        while let Some(range) = self.reports.range(&self.own, self.pushed, BATCH_BYTES_MAX) {
+            self.pushed = range.upto;
             self.rumours.report(hops, None, range);
-            if complete {
-                break;
-            }
         }
         if self.rumours.is_empty() {
             return;

@@ -1,6 +1,8 @@
 //! Intent on a few nodes whose messages are lost, doubled and reordered, and which crash: all become equal, and
 //! equal to what a slow oracle says.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! The register's laws, against histories that are possible and an oracle that is slower and independent.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use proptest::prelude::*;
 use shoal_cluster::NodeId;
 use shoal_cluster::clock::Stamp;

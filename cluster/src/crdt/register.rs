@@ -72,6 +72,12 @@ impl Version {
         128 + context + self.value.as_ref().map_or(0, Vec::len) + self.author.len() + self.signature.len()
     }
 
+    /// Tells whether its author had seen `other`. A write is later than all that its author had seen; one that says
+    /// otherwise is not believed, or two could overwrite each other.
+    fn overwrites(&self, other: &Self) -> bool {
+        self.context.covers(&other.dot) && self.order(other) == Ordering::Less
+    }
+
     /// Later stamps first; equal ones by dot, so that the order is total.
     fn order(&self, other: &Self) -> Ordering {
         let rank = |version: &Self| (version.stamp, version.dot.actor, version.dot.counter);
@@ -100,11 +106,11 @@ impl Register {
         if let Some(twin) = self.versions.iter().position(|held| held.dot == version.dot) {
             return self.join_twin(twin, version);
         }
-        if self.versions.iter().any(|held| held.context.covers(&version.dot)) {
+        if self.versions.iter().any(|held| held.overwrites(&version)) {
             return Joined::default();
         }
         let (mut removed, mut kept): (Vec<_>, Vec<_>) =
-            self.versions.drain(..).partition(|held| version.context.covers(&held.dot));
+            self.versions.drain(..).partition(|held| version.overwrites(held));
         let place = kept.partition_point(|held| held.order(&version) == Ordering::Less);
         let dot = version.dot;
         kept.insert(place, version);

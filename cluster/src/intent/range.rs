@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Intent, Learned};
 use crate::crdt::{Actor, Dot};
+use crate::limits::CLAIM_JUMP_MAX;
 
 /// All surviving writes of one actor in `after+1..=upto`, and some beyond a hole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,10 @@ impl Intent {
             return learned;
         }
         let before = self.vector.counter(&range.actor);
+        if range.upto.saturating_sub(before) > CLAIM_JUMP_MAX {
+            learned.refused = Some("a range jumps too far");
+            return learned;
+        }
         let mut upto = range.upto;
         for entry in range.entries {
             let dot = entry.version.dot;

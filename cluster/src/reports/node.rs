@@ -8,7 +8,7 @@ use super::item::{Body, Item, ItemKey};
 use super::task::TaskReport;
 use super::{Followed, Head, ReportRange};
 use crate::id::{NodeId, TaskId};
-use crate::limits::{IMAGE_BYTES_MAX, IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
+use crate::limits::{CLAIM_JUMP_MAX, IMAGE_BYTES_MAX, IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
 use crate::wire;
 
 /// What one node says of itself.
@@ -24,24 +24,18 @@ pub struct NodeReport {
     /// The last change of each item, withdrawn ones included, and the items by it.
     seqs: BTreeMap<ItemKey, u64>,
     order: BTreeMap<u64, ItemKey>,
-    /// Withdrawals up to this change are forgotten.
-    floor: u64,
-    /// After a reset: what was here before it and was not confirmed since.
-    unconfirmed: BTreeSet<ItemKey>,
 }
 
 impl NodeReport {
-    /// Makes an empty report of a node's `epoch`-th run.
-    pub(super) fn new(epoch: u64) -> Self {
+    /// Makes an empty report.
+    pub(super) fn new(head: Head) -> Self {
         Self {
             tasks: BTreeMap::new(),
             images: BTreeSet::new(),
             others: BTreeMap::new(),
-            head: Head { epoch, seq: 0 },
+            head: Head { seq: 0, ..head },
             seqs: BTreeMap::new(),
             order: BTreeMap::new(),
-            floor: 0,
-            unconfirmed: BTreeSet::new(),
         }
     }
 
@@ -56,11 +50,11 @@ impl NodeReport {
     }
 
     /// Adds or replaces an item of this node's own report.
-    pub(super) fn put(&mut self, mut item: Item) {
+    pub(super) fn put(&mut self, item: &Item) {
         self.touch();
-        item.seq = self.head.seq;
         let (key, body) = item.read().expect("an item of one's own decodes");
-        self.set(key, item.seq, body);
+        self.set(key, self.head.seq, body);
+        self.forget();
     }
 
     /// Withdraws an item of this node's own report; tells whether it was there.
@@ -70,6 +64,7 @@ impl NodeReport {
         }
         self.touch();
         self.set(key.clone(), self.head.seq, Body::Withdrawn);
+        self.forget();
         true
     }
 
@@ -79,73 +74,87 @@ impl NodeReport {
         let wanted: BTreeSet<String> = bounded.take(IMAGES_PER_NODE_MAX).cloned().collect();
         let gone: Vec<String> = self.images.difference(&wanted).cloned().collect();
         let new: Vec<String> = wanted.difference(&self.images).cloned().collect();
-        for digest in &gone {
-            self.withdraw(&ItemKey::Image(digest.clone()));
+        for image in &gone {
+            self.withdraw(&ItemKey::Image(image.clone()));
         }
-        for digest in &new {
-            self.put(Item::make(0, &ItemKey::Image(digest.clone()), Some(Vec::new())));
+        for image in &new {
+            self.put(&Item::make(0, &ItemKey::Image(image.clone()), Some(Vec::new())));
         }
         !gone.is_empty() || !new.is_empty()
     }
 
+    /// Numbers this node's own report anew, as an edition that replaces every one before and the one at `beyond`.
+    pub(super) fn renew(&mut self, beyond: Head) {
+        let last = self.head.max(beyond);
+        let head = match last.edition.checked_add(1) {
+            Some(edition) => Head { edition, seq: 0, ..last },
+            None => Head { epoch: last.epoch.saturating_add(1), edition: 0, seq: 0 },
+        };
+        let keys: Vec<ItemKey> = self.order.values().filter(|key| self.holds(key)).cloned().collect();
+        (self.seqs, self.order) = (BTreeMap::new(), BTreeMap::new());
+        self.head = head;
+        for key in keys {
+            self.touch();
+            self.seqs.insert(key.clone(), self.head.seq);
+            self.order.insert(self.head.seq, key);
+        }
+        self.touch();
+    }
+
+    /// Begins a new edition without the withdrawn items if there are too many of them to remember.
+    fn forget(&mut self) {
+        if self.order.len() > ITEMS_PER_NODE_MAX {
+            self.renew(self.head);
+        }
+    }
+
     /// Returns what somebody with `theirs` lacks (see [`super::Reports::range`]).
-    pub(super) fn range(&self, node: NodeId, theirs: Head, bytes: usize) -> Option<(ReportRange, bool)> {
+    pub(super) fn range(&self, node: NodeId, theirs: Head, bytes: usize) -> Option<ReportRange> {
         if theirs >= self.head {
             return None;
         }
-        let follows = theirs.epoch == self.head.epoch;
-        let reset = follows && theirs.seq < self.floor;
-        let after = if follows && !reset { theirs.seq } else { 0 };
-        let mut range = ReportRange {
-            node,
-            epoch: self.head.epoch,
-            after,
-            upto: self.head.seq,
-            items: Vec::new(),
-            reset,
-            signature: Vec::new(),
-        };
+        let after = if theirs.same_edition(&self.head) { theirs.seq } else { 0 };
+        let mut range =
+            ReportRange { node, after, upto: self.head, items: Vec::new(), complete: true, signature: Vec::new() };
         let mut used = 0;
         for (&seq, key) in self.order.range(after + 1..) {
             let item = Item::make(seq, key, self.value(key));
             used += item.weight();
             if used > bytes && !range.items.is_empty() {
-                range.upto = seq - 1;
-                return Some((range, false));
+                range.upto.seq = seq - 1;
+                range.complete = false;
+                return Some(range);
             }
             range.items.push(item);
         }
-        Some((range, true))
+        Some(range)
     }
 
-    /// Takes in a range of this report from its node or a relay.
+    /// Takes in a range of this edition from its node or a relay.
     pub(super) fn follow(&mut self, range: &ReportRange) -> Followed {
+        debug_assert!(range.upto.same_edition(&self.head), "the plane picks the edition");
+        if range.upto <= self.head {
+            return Followed::Known;
+        }
+        if range.after > self.head.seq {
+            return Followed::Gap;
+        }
+        if range.upto.seq - self.head.seq > CLAIM_JUMP_MAX {
+            return Followed::Refused("a report jumps too far");
+        }
         let items = match check(range) {
             Ok(items) => items,
             Err(reason) => return Followed::Refused(reason),
         };
-        let upto = Head { epoch: range.epoch, seq: range.upto };
-        if upto <= self.head {
-            return Followed::Known;
-        }
-        if range.epoch > self.head.epoch {
-            if range.after > 0 {
-                return Followed::Gap;
-            }
-            *self = Self::new(range.epoch);
-        } else if range.after > self.head.seq {
-            return Followed::Gap;
-        }
-        if range.reset {
-            self.unconfirmed = self.seqs.keys().cloned().collect();
+        if self.order.len() + items.len() > 2 * ITEMS_PER_NODE_MAX {
+            return Followed::Refused("a report has too many items");
         }
         for (seq, key, body) in items {
-            self.unconfirmed.remove(&key);
             if seq > self.head.seq && self.has_room(&key, &body) {
                 self.set(key, seq, body);
             }
         }
-        self.head = upto;
+        self.head = range.upto;
         Followed::New
     }
 
@@ -153,7 +162,7 @@ impl NodeReport {
     fn holds(&self, key: &ItemKey) -> bool {
         match key {
             ItemKey::Task(id) => self.tasks.contains_key(id),
-            ItemKey::Image(digest) => self.images.contains(digest),
+            ItemKey::Image(image) => self.images.contains(image),
             ItemKey::Other(kind, key) => self.others.contains_key(&(*kind, key.clone())),
         }
     }
@@ -172,25 +181,17 @@ impl NodeReport {
     fn value(&self, key: &ItemKey) -> Option<Vec<u8>> {
         match key {
             ItemKey::Task(id) => self.tasks.get(id).map(wire::encode),
-            ItemKey::Image(digest) => self.images.contains(digest).then(Vec::new),
+            ItemKey::Image(image) => self.images.contains(image).then(Vec::new),
             ItemKey::Other(kind, key) => self.others.get(&(*kind, key.clone())).cloned(),
         }
     }
 
     fn set(&mut self, key: ItemKey, seq: u64, body: Body) {
         match (&key, body) {
-            (ItemKey::Task(id), Body::Task(mut report)) => {
-                // A task only moves forward, whatever order its node's reports were made in.
-                if let Some(before) = self.tasks.remove(id)
-                    && before.state > report.state
-                {
-                    report = before;
-                }
-                self.tasks.insert(*id, report);
-            }
+            (ItemKey::Task(id), Body::Task(report)) => drop(self.tasks.insert(*id, report)),
             (ItemKey::Task(id), Body::Withdrawn) => drop(self.tasks.remove(id)),
-            (ItemKey::Image(digest), Body::Image) => drop(self.images.insert(digest.clone())),
-            (ItemKey::Image(digest), Body::Withdrawn) => drop(self.images.remove(digest)),
+            (ItemKey::Image(image), Body::Image) => drop(self.images.insert(image.clone())),
+            (ItemKey::Image(image), Body::Withdrawn) => drop(self.images.remove(image)),
             (ItemKey::Other(kind, name), Body::Other(value)) => {
                 self.others.insert((*kind, name.clone()), value);
             }
@@ -203,19 +204,6 @@ impl NodeReport {
             self.order.remove(&before);
         }
         self.order.insert(seq, key);
-        self.forget();
-    }
-
-    /// Forgets the oldest withdrawals if there are too many items.
-    fn forget(&mut self) {
-        while self.order.len() > ITEMS_PER_NODE_MAX {
-            let withdrawn = self.order.iter().find(|(_, key)| !self.holds(key));
-            let Some((&seq, key)) = withdrawn else { return };
-            let key = key.clone();
-            self.order.remove(&seq);
-            self.seqs.remove(&key);
-            self.floor = self.floor.max(seq);
-        }
     }
 }
 
@@ -224,7 +212,7 @@ fn check(range: &ReportRange) -> Result<Vec<(u64, ItemKey, Body)>, &'static str>
     let mut last = range.after;
     let mut items = Vec::with_capacity(range.items.len());
     for item in &range.items {
-        if item.seq <= last || item.seq > range.upto {
+        if item.seq <= last || item.seq > range.upto.seq {
             return Err("a report's items are out of order");
         }
         last = item.seq;

@@ -12,7 +12,7 @@ use crate::intent::key::Key;
 use crate::intent::{Entry, Intent};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::reports::item::Item;
-use crate::reports::{Head, NodeReport, Reports};
+use crate::reports::{Head, Reports};
 use crate::wire;
 
 /// The planes that are compared, and the digest of the plan made from them.
@@ -75,9 +75,10 @@ impl Planes<'_> {
         let heads: BTreeMap<NodeId, Head> = theirs.reports.iter().copied().collect();
         for node in self.heads(&theirs.span).into_keys() {
             let head = heads.get(&node).copied().unwrap_or_default();
-            let Some((range, complete)) = self.reports.range(&node, head, budget) else { continue };
+            let Some(range) = self.reports.range(&node, head, budget) else { continue };
             let weight = 96 + range.items.iter().map(Item::weight).sum::<usize>();
             budget = budget.saturating_sub(weight);
+            let complete = range.complete;
             ranges.reports.push(range);
             if !complete || budget == 0 {
                 ranges.more = true;
@@ -95,8 +96,7 @@ impl Planes<'_> {
             let beyond = |counter: &u64| !vector.knows(&Dot::new(known.actor, *counter));
             vector.counter(&known.actor) < known.upto || known.ahead.iter().any(beyond)
         });
-        let head = |node: &NodeId| self.reports.of(node).map(NodeReport::head).unwrap_or_default();
-        writes || theirs.reports.iter().any(|(node, theirs)| *node != own.node && head(node) < *theirs)
+        writes || theirs.reports.iter().any(|(node, theirs)| *node != own.node && self.reports.head(node) < *theirs)
     }
 
     /// Returns how many writes known here a peer does not know, of the nodes of which it told.

@@ -1,0 +1,194 @@
+//! The encodings, byte for byte: whoever changes one of these breaks every shoal that runs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use shoal_cluster::clock::Stamp;
+use shoal_cluster::crdt::{Actor, Context, Dot, Version};
+use shoal_cluster::intent::Entry;
+use shoal_cluster::intent::key::Key;
+use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::range::Range;
+use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::membership::MembershipMessage;
+use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
+use shoal_cluster::membership::message::{Body, Update};
+use shoal_cluster::plan::addresses::Addresses;
+use shoal_cluster::record::Record;
+use shoal_cluster::reports::item::Item;
+use shoal_cluster::reports::task::{TaskReport, TaskState};
+use shoal_cluster::reports::{Head, ReportRange};
+use shoal_cluster::sync::message::{
+    ActorKnown, Cursor, Digests, Known, Message, Push, Ranges, Repair, RepairAsk, Span, Summary,
+};
+use shoal_cluster::{NodeId, ServiceId, TaskId, wire};
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
+}
+
+fn actor() -> Actor {
+    Actor { node: NodeId([0x11; 32]), epoch: 300 }
+}
+
+fn service() -> Service {
+    let mut task = TaskSpec::new(ImageRef { reference: "web:1".into(), digest: Some("sha256:ab".into()) });
+    task.args = vec!["-v".into()];
+    task.env = vec!["A=1".into()];
+    ServiceSpec {
+        name: Name::new("Web").unwrap(),
+        labels: BTreeMap::from([("k".into(), "v".into())]),
+        replicas: 3,
+        task,
+    }
+    .into_service()
+}
+
+trait IntoService {
+    fn into_service(self) -> Service;
+}
+
+impl IntoService for ServiceSpec {
+    fn into_service(self) -> Service {
+        let id = ServiceId([0x22; 16]);
+        Service {
+            id,
+            version: 2,
+            revision: 1,
+            created_ms: 1_700_000_000_000,
+            updated_ms: 1_700_000_000_001,
+            spec: self,
+        }
+    }
+}
+
+fn entry() -> Entry {
+    let other = Actor { node: NodeId([0x10; 32]), epoch: 1 };
+    Entry {
+        key: Key { kind: 1, name: "web".into() },
+        version: Version {
+            dot: Dot::new(actor(), 7),
+            context: [(other, 3), (actor(), 6)].into_iter().collect::<Context>(),
+            stamp: Stamp { wall_ms: 1_700_000_000_000, logical: 1 },
+            value: Some(vec![0xaa, 0xbb]),
+            author: Vec::new(),
+            signature: Vec::new(),
+        },
+    }
+}
+
+fn tombstone() -> Entry {
+    let mut entry = entry();
+    entry.version.value = None;
+    entry.version.context = Context::default();
+    entry
+}
+
+fn task() -> TaskReport {
+    TaskReport {
+        id: TaskId([0x33; 16]),
+        service: ServiceId([0x22; 16]),
+        slot: 2,
+        revision: 1,
+        addresses: Addresses { v4: Some(Ipv4Addr::new(10, 64, 3, 2)), v6: Ipv6Addr::LOCALHOST },
+        state: TaskState::Failed,
+        since_ms: 1_700_000_000_000,
+        error: "exit".into(),
+        exit_code: Some(-1),
+    }
+}
+
+fn report() -> ReportRange {
+    let node = NodeId([0x11; 32]);
+    let gone = Item { seq: 9, kind: 2, key: wire::encode(&"sha256:ab"), value: None };
+    ReportRange {
+        node,
+        after: 7,
+        upto: Head { epoch: 300, edition: 1, seq: 9 },
+        items: vec![Item::task(8, task()), gone],
+        complete: true,
+        signature: Vec::new(),
+    }
+}
+
+fn member() -> Member {
+    let address = |port| (Ipv4Addr::new(192, 0, 2, 1), port).into();
+    let meta = NodeMeta {
+        name: Name::new("node-1").unwrap(),
+        gossip: address(7946),
+        tunnel: address(7946),
+        role: Role::Manager,
+        wire_version: 1,
+        plan_version: 1,
+        software: "0.1.0".into(),
+        os: "linux".into(),
+        architecture: "amd64".into(),
+        nano_cpus: 2_000_000_000,
+        memory_bytes: 1 << 32,
+    };
+    Member { id: NodeId([0x11; 32]), incarnation: 4, state: MemberState::Suspect, meta }
+}
+
+fn messages() -> Vec<(&'static str, Vec<u8>)> {
+    let digests = Digests { intent: [1; 32], plan: [2; 32], known: [3; 32] };
+    let node = NodeId([0x11; 32]);
+    let update = Update { member: member(), accuser: NodeId([0x12; 32]) };
+    let known = Known {
+        digests,
+        span: Span::ALL,
+        asks: true,
+        actors: vec![ActorKnown { actor: actor(), upto: 7, ahead: BTreeSet::from([9, 300]) }],
+        reports: vec![(node, Head { epoch: 300, edition: 1, seq: 9 })],
+    };
+    let range = Range { actor: actor(), after: 5, upto: 7, entries: vec![entry()] };
+    let ranges = Ranges { span: Span::only(node), intent: vec![range], reports: vec![report()], more: false };
+    let cursor = Cursor { key: Key { kind: 2, name: "00007".into() }, versions: 1 };
+    let ping = MembershipMessage { body: Body::Ping { number: 5 }, updates: vec![update] };
+    vec![
+        ("membership", Message::Membership(ping).encode()),
+        ("summary", Message::Summary(Summary { digests, asks: true }).encode()),
+        ("known", Message::Known(known).encode()),
+        ("ranges", Message::Ranges(ranges).encode()),
+        (
+            "push",
+            Message::Push(Push { hops: 3, entries: vec![entry(), tombstone()], reports: vec![report()] }).encode(),
+        ),
+        ("repair ask", Message::RepairAsk(RepairAsk { from: Some(cursor.clone()) }).encode()),
+        ("repair", Message::Repair(Repair { entries: vec![entry()], next: Some(cursor) }).encode()),
+        ("record start", Record::Start(300).encode()),
+        ("record entry", Record::Entry(entry()).encode()),
+        ("record vector", Record::Vector(vec![(actor(), 7)]).encode()),
+        ("record member", Record::Member(member()).encode()),
+        ("service", wire::encode(&service())),
+        ("block claim", wire::encode(&NodeId([0x11; 32]))),
+    ]
+}
+
+#[test]
+fn encodings_are_what_they_were() {
+    let golden = include_str!("golden.txt");
+    let present: String = messages().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+    assert!(present == golden, "the encodings are now:\n{present}");
+}
+
+#[test]
+fn every_encoding_reads_back_as_itself() {
+    for (name, bytes) in messages() {
+        if let Ok(Some(message)) = Message::decode(&bytes).map_err(|error| (name, error))
+            && !name.starts_with("record")
+        {
+            assert_eq!(message.encode(), bytes, "{name}");
+        }
+    }
+    for (_, bytes) in messages().into_iter().filter(|(name, _)| name.starts_with("record")) {
+        assert_eq!(Record::decode(&bytes).map(|record| record.encode()), Ok(bytes));
+    }
+    assert_eq!(wire::decode::<Service>(&wire::encode(&service())), Ok(service()));
+}
