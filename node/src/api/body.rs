@@ -1,0 +1,116 @@
+//! Bodies: JSON within a bound, refused with the place where it stops making sense.
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use http_body_util::LengthLimitError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::{ApiError, shown};
+
+/// Longest JSON body in bytes. A service spec may have half of `VALUE_BYTES_MAX`, so this is ample.
+pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// A body of JSON of which every field that says something is known to `T`.
+#[derive(Debug)]
+pub(super) struct Parsed<T>(pub(super) T);
+
+impl<T, S> FromRequest<S> for Parsed<T>
+where
+    T: DeserializeOwned + Serialize,
+    S: Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = to_bytes(request.into_body(), JSON_BYTES_MAX).await.map_err(|error| {
+            let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+            match too_large {
+                true => ApiError::TooLarge { max_bytes: JSON_BYTES_MAX as u64 },
+                false => ApiError::BadRequest(format!("the request body cannot be read: {error}")),
+            }
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Parses JSON, and refuses fields that `T` does not have: what is not understood must not be ignored.
+fn parse<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.is_empty() {
+        return Err(ApiError::BadRequest("the request has no body, expected JSON".to_owned()));
+    }
+    let malformed =
+        |error: serde_json::Error| ApiError::BadRequest(format!("malformed JSON: {}", shown(&error.to_string())));
+    let parsed: T = serde_json::from_slice(bytes).map_err(malformed)?;
+    let given: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    let understood = serde_json::to_value(&parsed).map_err(|error| ApiError::internal(&error))?;
+    match unknown_field(&given, &understood) {
+        Some(field) => Err(ApiError::BadRequest(format!("unknown field {}", shown(&field)))),
+        None => Ok(parsed),
+    }
+}
+
+/// Returns the path of a field that says something in `given` and is missing from `understood`.
+fn unknown_field(given: &Value, understood: &Value) -> Option<String> {
+    match (given, understood) {
+        (Value::Object(given), Value::Object(understood)) => given.iter().find_map(|(key, value)| {
+            let below = match understood.get(key) {
+                Some(understood) => unknown_field(value, understood)?,
+                None if is_empty(value) => return None,
+                None => String::new(),
+            };
+            Some(if below.is_empty() { key.clone() } else { format!("{key}.{below}") })
+        }),
+        (Value::Array(given), Value::Array(understood)) => {
+            given.iter().zip(understood).find_map(|(given, understood)| unknown_field(given, understood))
+        }
+        _ => None,
+    }
+}
+
+/// Tells whether a value says nothing: Go's clients send zero values for what was not set.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(value) => value.as_f64() == Some(0.0),
+        Value::String(value) => value.is_empty(),
+        Value::Array(value) => value.is_empty(),
+        Value::Object(value) => value.values().all(is_empty),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ServiceSpec;
+
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse::<ServiceSpec>(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn malformed_json_is_refused_with_its_position() {
+        assert!(error("{\n  \"Name\": ]").contains("line 2 column 11"));
+        assert!(error(r#"{"Mode":{"Replicated":{"Replicas":"three"}}}"#).contains("column"));
+        assert!(error("").contains("no body"));
+    }
+
+    #[test]
+    fn fields_that_are_not_understood_are_refused_unless_they_say_nothing() {
+        assert_eq!(
+            error(r#"{"TaskTemplate":{"ContainerSpec":{"Imagee":"web"}}}"#),
+            "unknown field TaskTemplate.ContainerSpec.Imagee"
+        );
+        assert_eq!(error(r#"{"name":"web"}"#), "unknown field name");
+        let quiet = r#"{"Name":"web","New":{"A":null,"B":[],"C":{},"D":0,"E":false,"F":""}}"#;
+        assert_eq!(parse::<ServiceSpec>(quiet.as_bytes()).unwrap().name.as_deref(), Some("web"));
+    }
+
+    #[test]
+    fn json_that_is_nested_without_end_is_refused() {
+        assert!(error(&"[".repeat(100_000)).contains("malformed JSON"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `/nodes`: the members as Docker's nodes.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use bollard::models::{
+    EngineDescription, ManagerStatus, Node, NodeDescription, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum,
+    NodeState, NodeStatus, ObjectVersion, Platform, Reachability, ResourceObject,
+};
+use shoal_cluster::membership::member::{Member, MemberState, Role};
+
+use super::error::ApiError;
+use super::filters::Filters;
+use super::params::{Params, Segment};
+use super::{NodeHandle, lookup};
+
+const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.label", "engine.label"];
+
+/// `GET /nodes`
+pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<Node>>, ApiError> {
+    let filters = Filters::read(&params, FILTERS)?;
+    let views = node.views();
+    let chosen = views.members.iter().filter(|member| matches(&filters, member));
+    Ok(Json(chosen.map(show).collect()))
+}
+
+/// `GET /nodes/{id or name}`
+pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Node>, ApiError> {
+    Ok(Json(show(lookup::node(&node.views(), node.about.id, &id)?)))
+}
+
+fn matches(filters: &Filters, member: &Member) -> bool {
+    let no_labels = |_: &str| None;
+    filters.any("id", |id| member.id.to_string().starts_with(id))
+        && filters.any("name", |name| member.meta.name.folded().starts_with(&name.to_ascii_lowercase()))
+        && filters.any("role", |role| role == role_word(member.meta.role))
+        && filters.any("membership", |membership| membership == "accepted")
+        && ["label", "node.label", "engine.label"].into_iter().all(|name| filters.labels(name, no_labels))
+}
+
+/// Returns Docker's word for a role.
+pub(super) fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Manager => "manager",
+        Role::Worker => "worker",
+    }
+}
+
+fn show(member: &Member) -> Node {
+    let meta = &member.meta;
+    let amount = |amount: u64| Some(i64::try_from(amount).unwrap_or(i64::MAX));
+    let role = match meta.role {
+        Role::Manager => NodeSpecRoleEnum::MANAGER,
+        Role::Worker => NodeSpecRoleEnum::WORKER,
+    };
+    Node {
+        id: Some(member.id.to_string()),
+        version: Some(ObjectVersion { index: Some(member.incarnation) }),
+        spec: Some(NodeSpec {
+            labels: Some(HashMap::new()),
+            role: Some(role),
+            availability: Some(NodeSpecAvailabilityEnum::ACTIVE),
+            ..NodeSpec::default()
+        }),
+        description: Some(NodeDescription {
+            hostname: Some(meta.name.to_string()),
+            platform: Some(Platform { architecture: Some(machine(&meta.architecture)), os: Some(meta.os.clone()) }),
+            resources: Some(ResourceObject {
+                nano_cpus: amount(meta.nano_cpus),
+                memory_bytes: amount(meta.memory_bytes),
+                generic_resources: None,
+            }),
+            engine: Some(EngineDescription { engine_version: Some(meta.software.clone()), ..Default::default() }),
+            tls_info: None,
+        }),
+        status: Some(status(member)),
+        manager_status: (meta.role == Role::Manager).then(|| manager_status(member)),
+        ..Node::default()
+    }
+}
+
+fn status(member: &Member) -> NodeStatus {
+    let (state, message) = match member.state {
+        MemberState::Alive => (NodeState::READY, None),
+        MemberState::Suspect => (NodeState::READY, Some("it missed a probe")),
+        MemberState::Down => (NodeState::DOWN, Some("it does not answer")),
+        MemberState::Left => (NodeState::DOWN, Some("it has left")),
+    };
+    NodeStatus {
+        state: Some(state),
+        message: message.map(str::to_owned),
+        addr: Some(member.meta.gossip.ip().to_canonical().to_string()),
+    }
+}
+
+/// All managers are equals: none is ever the leader.
+fn manager_status(member: &Member) -> ManagerStatus {
+    let reachability = if member.state.is_up() { Reachability::REACHABLE } else { Reachability::UNREACHABLE };
+    ManagerStatus { leader: Some(false), reachability: Some(reachability), addr: Some(member.meta.gossip.to_string()) }
+}
+
+/// Returns an architecture in the kernel's words, which is what Docker shows of nodes.
+pub(super) fn machine(architecture: &str) -> String {
+    match architecture {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    }
+    .to_owned()
+}

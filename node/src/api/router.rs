@@ -1,0 +1,125 @@
+//! The router: which call is answered where, and what all answers have in common.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderValue, Method, Uri, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, delete, get, post};
+use tower::ServiceExt;
+
+use super::error::{ApiError, shown};
+use super::params::Segment;
+use super::system::version_text;
+use super::{
+    API_VERSION, API_VERSION_MIN, NodeHandle, containers, distribution, images, networks, nodes, not_here, services,
+    shoal, swarm, system, tasks,
+};
+
+/// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
+pub(super) fn router(node: NodeHandle) -> Router {
+    let paths = paths(node);
+    let dispatch = move |mut request: Request| {
+        let paths = paths.clone();
+        async move {
+            match without_version(request.uri()) {
+                Ok(uri) => {
+                    *request.uri_mut() = uri;
+                    // The router answers everything, errors included.
+                    paths.oneshot(request).await.unwrap_or_else(|never| match never {})
+                }
+                Err(error) => error.into_response(),
+            }
+        }
+    };
+    Router::new().fallback(dispatch).layer(map_response(add_headers))
+}
+
+fn paths(node: NodeHandle) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/events", get(system::events))
+        .route("/swarm", get(swarm::inspect))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::inspect))
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route("/services/{id}", get(services::inspect).merge(delete(services::remove)))
+        .route("/services/{id}/update", post(services::update))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{id}", get(tasks::inspect))
+        .route("/networks", get(networks::list))
+        .route("/networks/{id}", get(networks::inspect))
+        .route("/secrets", get(none))
+        .route("/secrets/{id}", get(no_secret))
+        .route("/configs", get(none))
+        .route("/configs/{id}", get(no_config))
+        .route("/images/json", get(images::list))
+        .route("/images/load", post(images::load))
+        .route("/images/{*rest}", any(images::named))
+        .route("/distribution/{*rest}", get(distribution::inspect))
+        .route("/containers/json", get(containers::list))
+        .route("/shoal/status", get(shoal::status))
+        .route("/shoal/join", get(shoal::join))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(node)
+}
+
+/// `GET /secrets` and `GET /configs`: there are none yet, and Docker's client asks before it creates a service.
+async fn none(State(_): State<NodeHandle>) -> Json<[(); 0]> {
+    Json([])
+}
+
+async fn no_secret(Segment(name): Segment) -> ApiError {
+    ApiError::not_found("secret", &name)
+}
+
+async fn no_config(Segment(name): Segment) -> ApiError {
+    ApiError::not_found("config", &name)
+}
+
+async fn not_found(method: Method, uri: Uri) -> ApiError {
+    not_here::refusal(&method, uri.path(), ApiError::NoSuchPath)
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> ApiError {
+    not_here::refusal(&method, uri.path(), ApiError::MethodNotAllowed)
+}
+
+/// Says which API this is, as Docker's engine does with every answer.
+async fn add_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(version) = HeaderValue::from_str(&version_text(API_VERSION)) {
+        headers.insert("api-version", version);
+    }
+    headers.insert("ostype", HeaderValue::from_static("linux"));
+    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert(header::SERVER, HeaderValue::from_static(concat!("shoal/", env!("CARGO_PKG_VERSION"))));
+    response
+}
+
+/// Takes the version off the front of a path, and refuses versions that are not spoken, in Docker's words.
+fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
+    let Some((version, rest)) = uri.path().strip_prefix("/v").and_then(|path| path.split_once('/')) else {
+        return Ok(uri.clone());
+    };
+    let Some((major, minor)) = version.split_once('.') else { return Ok(uri.clone()) };
+    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else { return Ok(uri.clone()) };
+    let (newest, oldest) = (version_text(API_VERSION), version_text(API_VERSION_MIN));
+    if (major, minor) > API_VERSION {
+        let text = format!("client version {} is too new. Maximum supported API version is {newest}", shown(version));
+        return Err(ApiError::BadRequest(text));
+    }
+    if (major, minor) < API_VERSION_MIN {
+        let text = format!("client version {} is too old. Minimum supported API version is {oldest}", shown(version));
+        return Err(ApiError::BadRequest(text));
+    }
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let path = PathAndQuery::try_from(format!("/{rest}{query}")).map_err(|_| ApiError::NoSuchPath)?;
+    Ok(Uri::from(path))
+}

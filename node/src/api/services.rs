@@ -1,0 +1,164 @@
+//! `/services`: what operators declare.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use bollard::models::{
+    ObjectVersion, Service as DockerService, ServiceCreateResponse, ServiceEndpoint, ServiceServiceStatus,
+    ServiceSpec as DockerSpec,
+};
+use serde_json::{Value, json};
+use shoal_cluster::intent::service::Service;
+use shoal_cluster::reports::task::TaskState;
+use shoal_cluster::{Command, Receipt, ServiceId, Views};
+
+use super::body::Parsed;
+use super::distribution::pin;
+use super::error::ApiError;
+use super::filters::{Filters, in_map};
+use super::params::{Params, Segment};
+use super::spec::{accept, show};
+use super::time::rfc3339;
+use super::{NodeHandle, lookup};
+use crate::identity::random;
+
+const FILTERS: &[&str] = &["id", "name", "label", "mode", "runtime"];
+
+/// `GET /services`
+pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<DockerService>>, ApiError> {
+    let filters = Filters::read(&params, FILTERS)?;
+    let views = node.views();
+    let chosen = views.services.iter().filter(|service| matches(&filters, service)).map(|service| DockerService {
+        service_status: params.flag("status").then(|| status(&views, service)),
+        ..shown(service)
+    });
+    Ok(Json(chosen.collect()))
+}
+
+fn matches(filters: &Filters, service: &Service) -> bool {
+    let labels = service.spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    filters.any("id", |id| service.id.to_string().starts_with(id))
+        && filters.any("name", |name| service.spec.name.folded().starts_with(&name.to_ascii_lowercase()))
+        && filters.labels("label", in_map(&labels))
+        && filters.any("mode", |mode| mode == "replicated")
+        && filters.any("runtime", |runtime| runtime == "container")
+}
+
+/// `GET /services/{id or name}`
+pub(super) async fn inspect(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+) -> Result<Json<DockerService>, ApiError> {
+    // All fields are always filled in, so `insertDefaults` changes nothing.
+    Ok(Json(shown(lookup::service(&node.views(), &id)?)))
+}
+
+/// `POST /services/create`
+pub(super) async fn create(
+    State(node): State<NodeHandle>,
+    Parsed(mut spec): Parsed<DockerSpec>,
+) -> Result<(StatusCode, Json<ServiceCreateResponse>), ApiError> {
+    if spec.name.as_deref().unwrap_or_default().is_empty() {
+        spec.name = Some(made_up_name(&spec));
+    }
+    let mut spec = accept(spec)?;
+    spec.task.image = pin(&node, spec.task.image, None).await?;
+    let name = spec.name.clone();
+    match node.apply(Command::CreateService(spec)).await? {
+        Receipt::Service { id, .. } => {
+            Ok((StatusCode::CREATED, Json(ServiceCreateResponse { id: Some(id.to_string()), warnings: None })))
+        }
+        Receipt::Done => Err(ApiError::Internal(format!("service {name} was created, but its id is not known"))),
+    }
+}
+
+/// `POST /services/{id or name}/update?version=N`
+pub(super) async fn update(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+    Parsed(spec): Parsed<DockerSpec>,
+) -> Result<Json<Value>, ApiError> {
+    let version = params.number("version")?;
+    if params.text("rollback").is_some() {
+        return Err(ApiError::NotSupported("docker service rollback (rollback=previous)".to_owned()));
+    }
+    let (id, present) = {
+        let views = node.views();
+        let service = lookup::service(&views, &id)?;
+        (service.id, service.spec.task.image.clone())
+    };
+    let mut spec = accept(spec)?;
+    spec.task.image = pin(&node, spec.task.image, Some(&present)).await?;
+    node.apply(Command::UpdateService { id, version, spec }).await?;
+    Ok(Json(json!({ "Warnings": null })))
+}
+
+/// `DELETE /services/{id or name}`
+pub(super) async fn remove(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<(), ApiError> {
+    let id = lookup::service(&node.views(), &id)?.id;
+    node.apply(Command::RemoveService(id)).await?;
+    Ok(())
+}
+
+fn shown(service: &Service) -> DockerService {
+    let spec = show(&service.spec);
+    DockerService {
+        id: Some(service.id.to_string()),
+        version: Some(ObjectVersion { index: Some(service.version) }),
+        created_at: Some(rfc3339(service.created_ms)),
+        updated_at: Some(rfc3339(service.updated_ms)),
+        endpoint: Some(ServiceEndpoint { spec: spec.endpoint_spec.clone(), ..ServiceEndpoint::default() }),
+        spec: Some(spec),
+        ..DockerService::default()
+    }
+}
+
+fn status(views: &Views, service: &Service) -> ServiceServiceStatus {
+    ServiceServiceStatus {
+        running_tasks: Some(running(views, service.id)),
+        desired_tasks: Some(u64::from(service.spec.replicas)),
+        completed_tasks: Some(0),
+    }
+}
+
+/// Returns how many tasks of a service run where they count: on nodes that are up, and wanted there.
+pub(super) fn running(views: &Views, service: ServiceId) -> u64 {
+    let tasks = views.tasks.iter().filter(|task| {
+        task.report.service == service && task.reachable && task.desired && task.report.state == TaskState::Running
+    });
+    tasks.count() as u64
+}
+
+/// Returns a name for a service that was given none: its image's, and six random characters.
+fn made_up_name(spec: &DockerSpec) -> String {
+    const RANDOM_CHARS: usize = 6;
+    const STEM_CHARS_MAX: usize = 40;
+    let image = spec.task_template.as_ref().and_then(|task| task.container_spec.as_ref()?.image.as_deref());
+    let path = image.unwrap_or_default().split('@').next().unwrap_or_default();
+    let last = path.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    let stem: String = last.chars().filter(char::is_ascii_alphanumeric).take(STEM_CHARS_MAX).collect();
+    let id = ServiceId(random()).to_string();
+    let random: String = id.chars().rev().take(RANDOM_CHARS).collect();
+    format!("{}-{random}", if stem.is_empty() { "service" } else { &stem })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{TaskSpec, TaskSpecContainerSpec};
+    use shoal_cluster::intent::name::Name;
+
+    use super::*;
+
+    #[test]
+    fn made_up_names_are_valid_and_differ() {
+        for image in ["example.org:5000/a/we_b.c:1@sha256:00", "", "-", &"x".repeat(300)] {
+            let container = TaskSpecContainerSpec { image: Some(image.to_owned()), ..Default::default() };
+            let task = TaskSpec { container_spec: Some(container), ..Default::default() };
+            let spec = DockerSpec { task_template: Some(task), ..Default::default() };
+            let (one, other) = (made_up_name(&spec), made_up_name(&spec));
+            assert!(Name::new(&one).is_ok(), "{one}");
+            assert_ne!(one, other);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Specs: Docker's `ServiceSpec` to and from shoal's.
+//!
+//! What shoal has is carried over in both directions. What shoal does not have is refused by its name when it says
+//! something, and accepted when it is what Docker's client sends for an option that was not given.
+
+mod accept;
+mod refuse;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub(super) use accept::{AcceptError, accept};
+pub(super) use show::{image_text, show, show_task};
+
+/// Nanoseconds in a millisecond: Docker's durations and shoal's.
+const NS_PER_MS: i64 = 1_000_000;

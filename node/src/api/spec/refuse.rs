@@ -1,0 +1,132 @@
+//! Refuses what shoal does not have, by its name: nothing that an operator asked for is ignored silently.
+
+use bollard::models::{
+    EndpointSpec, ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec,
+    TaskSpecContainerSpecDnsConfig as DnsConfig, TaskSpecContainerSpecIsolationEnum as Isolation,
+    TaskSpecContainerSpecPrivileges as Privileges, TaskSpecPlacement, TaskSpecResources,
+};
+
+use super::accept::AcceptError;
+use crate::api::networks::is_built_in;
+
+/// One thing that shoal does not have: whether the spec asks for it, what people call it, and its field.
+type Check = (bool, &'static str, &'static str);
+
+/// Refuses a spec that asks for something that shoal does not have.
+pub(super) fn service(spec: &ServiceSpec) -> Result<(), AcceptError> {
+    check(&[
+        (spec.update_config.is_some(), "--update-… options", "UpdateConfig"),
+        (spec.rollback_config.is_some(), "--rollback-… options", "RollbackConfig"),
+        (!networks_built_in(spec.networks.as_deref()), "other networks than the built-in one", "Networks"),
+    ])?;
+    spec.mode.as_ref().map_or(Ok(()), mode)?;
+    spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)?;
+    spec.task_template.as_ref().map_or(Ok(()), task)
+}
+
+fn check(checks: &[Check]) -> Result<(), AcceptError> {
+    match checks.iter().find(|(asked, ..)| *asked) {
+        Some(&(_, option, field)) => Err(AcceptError::Unsupported { option, field }),
+        None => Ok(()),
+    }
+}
+
+fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
+    check(&[
+        (mode.global.is_some(), "--mode global", "Mode.Global"),
+        (mode.replicated_job.is_some(), "--mode replicated-job", "Mode.ReplicatedJob"),
+        (mode.global_job.is_some(), "--mode global-job", "Mode.GlobalJob"),
+    ])
+}
+
+/// Docker's client always asks for a virtual address; names answer with the tasks' addresses instead, and specs that
+/// are shown say so.
+fn endpoint(endpoint: &EndpointSpec) -> Result<(), AcceptError> {
+    check(&[(some(&endpoint.ports), "--publish", "EndpointSpec.Ports")])
+}
+
+fn task(task: &TaskSpec) -> Result<(), AcceptError> {
+    let runtime = task.runtime.as_deref().unwrap_or_default();
+    check(&[
+        (task.plugin_spec.is_some(), "plugins as services", "TaskTemplate.PluginSpec"),
+        (task.network_attachment_spec.is_some(), "network attachments", "TaskTemplate.NetworkAttachmentSpec"),
+        (!matches!(runtime, "" | "container"), "other runtimes than containers", "TaskTemplate.Runtime"),
+        (task.log_driver.is_some(), "--log-driver", "TaskTemplate.LogDriver"),
+        (!networks_built_in(task.networks.as_deref()), "other networks than the built-in one", "TaskTemplate.Networks"),
+        (
+            task.restart_policy.as_ref().is_some_and(|policy| number(policy.window)),
+            "--restart-window",
+            "RestartPolicy.Window",
+        ),
+    ])?;
+    task.resources.as_ref().map_or(Ok(()), resources)?;
+    task.placement.as_ref().map_or(Ok(()), placement)?;
+    task.container_spec.as_ref().map_or(Ok(()), container)
+}
+
+fn resources(resources: &TaskSpecResources) -> Result<(), AcceptError> {
+    let reservations = resources.reservations.clone().unwrap_or_default();
+    check(&[
+        (number(reservations.nano_cpus), "--reserve-cpu", "Resources.Reservations.NanoCPUs"),
+        (number(reservations.memory_bytes), "--reserve-memory", "Resources.Reservations.MemoryBytes"),
+        (some(&reservations.generic_resources), "--generic-resource", "Resources.Reservations.GenericResources"),
+        (number(resources.swap_bytes), "--memory-swap", "Resources.SwapBytes"),
+        (resources.memory_swappiness.is_some(), "--memory-swappiness", "Resources.MemorySwappiness"),
+    ])
+}
+
+/// Platforms are filled in by Docker's client from what the registry says of the image, so they say nothing new.
+fn placement(placement: &TaskSpecPlacement) -> Result<(), AcceptError> {
+    check(&[
+        (some(&placement.constraints), "--constraint", "Placement.Constraints"),
+        (some(&placement.preferences), "--placement-pref", "Placement.Preferences"),
+        (number(placement.max_replicas), "--replicas-max-per-node", "Placement.MaxReplicas"),
+    ])
+}
+
+fn container(container: &TaskSpecContainerSpec) -> Result<(), AcceptError> {
+    let isolated = matches!(container.isolation, Some(Isolation::PROCESS | Isolation::HYPERV));
+    check(&[
+        (some(&container.mounts), "--mount", "ContainerSpec.Mounts"),
+        (some(&container.secrets), "--secret", "ContainerSpec.Secrets"),
+        (some(&container.configs), "--config", "ContainerSpec.Configs"),
+        (some(&container.groups), "--group", "ContainerSpec.Groups"),
+        (some(&container.hosts), "--host", "ContainerSpec.Hosts"),
+        (some(&container.capability_add), "--cap-add", "ContainerSpec.CapabilityAdd"),
+        (some(&container.capability_drop), "--cap-drop", "ContainerSpec.CapabilityDrop"),
+        (some(&container.ulimits), "--ulimit", "ContainerSpec.Ulimits"),
+        (container.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()), "--sysctl", "ContainerSpec.Sysctls"),
+        (container.health_check.is_some(), "--health-… options", "ContainerSpec.HealthCheck"),
+        (container.dns_config.as_ref().is_some_and(dns), "--dns", "ContainerSpec.DNSConfig"),
+        (container.privileges.as_ref().is_some_and(privileges), "privileges", "ContainerSpec.Privileges"),
+        (container.tty == Some(true), "--tty", "ContainerSpec.TTY"),
+        (container.open_stdin == Some(true), "open standard input", "ContainerSpec.OpenStdin"),
+        (container.init == Some(true), "--init", "ContainerSpec.Init"),
+        (number(container.oom_score_adj), "--oom-score-adj", "ContainerSpec.OomScoreAdj"),
+        (isolated, "--isolation", "ContainerSpec.Isolation"),
+    ])
+}
+
+fn dns(dns: &DnsConfig) -> bool {
+    some(&dns.nameservers) || some(&dns.search) || some(&dns.options)
+}
+
+fn privileges(privileges: &Privileges) -> bool {
+    *privileges != Privileges { no_new_privileges: Some(false), ..Privileges::default() }
+        && *privileges != Privileges::default()
+}
+
+fn networks_built_in(networks: Option<&[bollard::models::NetworkAttachmentConfig]>) -> bool {
+    networks.unwrap_or_default().iter().all(|network| {
+        let plain = !some(&network.aliases) && network.driver_opts.as_ref().is_none_or(|options| options.is_empty());
+        plain && network.target.as_deref().is_some_and(is_built_in)
+    })
+}
+
+fn some<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn number(number: Option<i64>) -> bool {
+    number.is_some_and(|number| number != 0)
+}

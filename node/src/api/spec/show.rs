@@ -1,0 +1,101 @@
+//! Shows a spec of shoal's as one of Docker's.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    EndpointSpec, EndpointSpecModeEnum, Limit, ServiceSpec as DockerSpec, ServiceSpecMode, ServiceSpecModeReplicated,
+    TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
+    TaskSpecRestartPolicyConditionEnum as DockerCondition,
+};
+use shoal_cluster::intent::service::{ImageRef, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
+
+use super::NS_PER_MS;
+
+/// Returns the spec as Docker has it.
+pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
+    DockerSpec {
+        name: Some(spec.name.to_string()),
+        labels: Some(map(&spec.labels)),
+        task_template: Some(show_task(&spec.task)),
+        mode: Some(ServiceSpecMode {
+            replicated: Some(ServiceSpecModeReplicated { replicas: Some(i64::from(spec.replicas)) }),
+            ..ServiceSpecMode::default()
+        }),
+        endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::DNSRR), ports: None }),
+        ..DockerSpec::default()
+    }
+}
+
+/// Returns the task's part of a spec as Docker has it.
+pub(in crate::api) fn show_task(task: &TaskSpec) -> DockerTaskSpec {
+    let container = TaskSpecContainerSpec {
+        image: Some(image_text(&task.image)),
+        labels: non_empty(map(&task.labels)),
+        command: list(&task.command),
+        args: list(&task.args),
+        env: list(&task.env),
+        dir: task.workdir.clone(),
+        user: task.user.clone(),
+        hostname: task.hostname.clone(),
+        read_only: task.read_only.then_some(true),
+        stop_signal: task.stop_signal.clone(),
+        stop_grace_period: Some(nanoseconds(task.stop_grace_ms)),
+        ..TaskSpecContainerSpec::default()
+    };
+    DockerTaskSpec {
+        container_spec: Some(container),
+        resources: Some(TaskSpecResources { limits: limits(&task.limits), ..TaskSpecResources::default() }),
+        restart_policy: Some(restart(&task.restart)),
+        force_update: Some(task.force_update),
+        runtime: Some("container".to_owned()),
+        ..DockerTaskSpec::default()
+    }
+}
+
+/// Returns an image as Docker writes it: `web:latest@sha256:…` once it is pinned.
+pub(in crate::api) fn image_text(image: &ImageRef) -> String {
+    match &image.digest {
+        Some(digest) => format!("{}@{digest}", image.reference),
+        None => image.reference.clone(),
+    }
+}
+
+fn map(map: &BTreeMap<String, String>) -> HashMap<String, String> {
+    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn non_empty(map: HashMap<String, String>) -> Option<HashMap<String, String>> {
+    (!map.is_empty()).then_some(map)
+}
+
+fn list(items: &[String]) -> Option<Vec<String>> {
+    (!items.is_empty()).then(|| items.to_vec())
+}
+
+fn nanoseconds(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(NS_PER_MS)
+}
+
+fn limits(limits: &Resources) -> Option<Limit> {
+    let amount = |amount: Option<u64>| amount.map(|amount| i64::try_from(amount).unwrap_or(i64::MAX));
+    let limit = Limit {
+        nano_cpus: amount(limits.nano_cpus),
+        memory_bytes: amount(limits.memory_bytes),
+        pids: amount(limits.pids_max),
+    };
+    (limit != Limit::default()).then_some(limit)
+}
+
+fn restart(policy: &RestartPolicy) -> TaskSpecRestartPolicy {
+    let condition = match policy.condition {
+        RestartCondition::None => DockerCondition::NONE,
+        RestartCondition::OnFailure => DockerCondition::ON_FAILURE,
+        RestartCondition::Any => DockerCondition::ANY,
+    };
+    TaskSpecRestartPolicy {
+        condition: Some(condition),
+        delay: Some(nanoseconds(policy.delay_ms)),
+        max_attempts: Some(policy.attempts_max.map_or(0, |attempts| i64::try_from(attempts).unwrap_or(i64::MAX))),
+        window: None,
+    }
+}

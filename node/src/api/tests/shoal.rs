@@ -1,0 +1,184 @@
+//! A shoal of three nodes that stands still, but carries out commands on services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
+use shoal_cluster::plan::addresses::{Addresses, Block};
+use shoal_cluster::plan::names::Names;
+use shoal_cluster::plan::routes::Routes;
+use shoal_cluster::reports::task::{TaskReport, TaskState};
+use shoal_cluster::view::{Agreement, PeerAgreement, TaskView};
+use shoal_cluster::{Command, CommandError, NodeId, Receipt, ServiceId, TaskId, Views};
+use shoal_runtime::image::ImageStore;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::api::status::Traffic;
+use crate::api::{About, ApplyError, NodeHandle, Request, Tokens};
+
+/// The manifest of `far:1`, which another node has.
+pub(super) const FAR_DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const SHOAL: [u8; 32] = [9; 32];
+/// 2026-01-01.
+const NOW_MS: u64 = 1_767_225_600_000;
+
+/// The node that is asked, and what it stands on.
+pub(super) struct Shoal {
+    pub(super) handle: NodeHandle,
+    _images: tempfile::TempDir,
+}
+
+impl Shoal {
+    pub(super) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let images = Arc::new(ImageStore::open(&directory.path().join("images")).unwrap());
+        let (publish, views) = watch::channel(Arc::new(views()));
+        let (commands, requests) = mpsc::channel(8);
+        tokio::spawn(carry_out(publish, requests));
+        let handle = NodeHandle {
+            views,
+            commands,
+            about: Arc::new(about()),
+            images,
+            images_changed: Arc::new(Notify::new()),
+            find_image: Arc::new(|reference| {
+                let digest = (reference.to_string() == "far:1").then(|| FAR_DIGEST.parse().unwrap());
+                Box::pin(std::future::ready(digest))
+            }),
+        };
+        Self { handle, _images: directory }
+    }
+}
+
+async fn carry_out(publish: watch::Sender<Arc<Views>>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(Request { command, answer }) = requests.recv().await {
+        let mut views = Views::clone(&publish.borrow());
+        let result = apply(&mut views, command);
+        publish.send_replace(Arc::new(views));
+        let _ = answer.send(result.map_err(ApplyError::from));
+    }
+}
+
+fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
+    match command {
+        Command::CreateService(spec) => {
+            if views.services.iter().any(|service| service.spec.name == spec.name) {
+                return Err(CommandError::NameTaken(spec.name));
+            }
+            let id = ServiceId([views.services.len() as u8 + 50; 16]);
+            views.services.push(Service { id, version: 1, revision: 1, created_ms: NOW_MS, updated_ms: NOW_MS, spec });
+            Ok(Receipt::Service { id, version: 1 })
+        }
+        Command::UpdateService { id, version, spec } => {
+            let service = views.services.iter_mut().find(|service| service.id == id);
+            let service = service.ok_or(CommandError::NoSuchService(id))?;
+            if service.version != version {
+                let (name, present) = (service.spec.name.clone(), service.version);
+                return Err(CommandError::OutOfSequence { name, named: version, present });
+            }
+            service.version += 1;
+            service.spec = spec;
+            Ok(Receipt::Service { id, version: service.version })
+        }
+        Command::RemoveService(id) => {
+            views.services.retain(|service| service.id != id);
+            Ok(Receipt::Done)
+        }
+        Command::Leave => Ok(Receipt::Done),
+    }
+}
+
+fn about() -> About {
+    About {
+        id: node(1),
+        name: Name::new("node-a").unwrap(),
+        role: Role::Manager,
+        shoal: SHOAL,
+        ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+        data_dir: PathBuf::from("/var/lib/shoal"),
+        advertised: "192.0.2.1:7946".to_owned(),
+        dns: vec!["127.0.0.1:7953".to_owned()],
+        started_ms: NOW_MS,
+        tokens: Tokens { manager: Some("SHOAL-1-secret".to_owned()), worker: None },
+        traffic: Box::new(|| Traffic { sent_bytes: 1, received_bytes: 2 }),
+    }
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId([number; 32])
+}
+
+fn member(number: u8, name: &str, state: MemberState) -> Member {
+    let gossip: SocketAddr = format!("192.0.2.{number}:7946").parse().unwrap();
+    let meta = NodeMeta {
+        name: Name::new(name).unwrap(),
+        gossip,
+        tunnel: gossip,
+        role: Role::Manager,
+        wire_version: 1,
+        plan_version: 1,
+        software: "0.1.0".to_owned(),
+        os: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+        nano_cpus: 2_000_000_000,
+        memory_bytes: 4 << 30,
+    };
+    Member { id: node(number), incarnation: 1, state, meta }
+}
+
+fn service(number: u8, name: &str, replicas: u32, label: &str) -> Service {
+    let image = ImageRef { reference: format!("{name}:latest"), digest: Some(FAR_DIGEST.to_owned()) };
+    let labels = BTreeMap::from([("tier".to_owned(), label.to_owned())]);
+    let spec = ServiceSpec { name: Name::new(name).unwrap(), labels, replicas, task: TaskSpec::new(image) };
+    let id = ServiceId([number; 16]);
+    Service { id, version: 7, revision: 2, created_ms: NOW_MS, updated_ms: NOW_MS, spec }
+}
+
+/// A task of `web`: its number, slot, revision, node and state.
+fn task(number: u8, slot: u32, revision: u64, on: u8, state: TaskState) -> TaskView {
+    let failed = state == TaskState::Failed;
+    let report = TaskReport {
+        id: TaskId([number; 16]),
+        service: ServiceId([21; 16]),
+        slot,
+        revision,
+        addresses: Addresses { v4: None, v6: Ipv6Addr::LOCALHOST },
+        state,
+        since_ms: NOW_MS,
+        error: String::new(),
+        exit_code: failed.then_some(1),
+    };
+    let reachable = on != 3;
+    TaskView { node: node(on), report, reachable, desired: reachable && !failed }
+}
+
+fn views() -> Views {
+    let members = vec![
+        member(1, "node-a", MemberState::Alive),
+        member(2, "node-b", MemberState::Suspect),
+        member(3, "node-c", MemberState::Down),
+    ];
+    let blocks: BTreeMap<_, _> =
+        members.iter().map(|member| (member.id, Block::derive(&SHOAL, &member.id, Some(3)))).collect();
+    let peer = PeerAgreement { intent: [1; 32], plan: [8; 32], behind: 4, age_ms: 100 };
+    Views {
+        settled: true,
+        routes: Routes { own: blocks[&node(1)], peers: BTreeMap::new() },
+        blocks,
+        members,
+        services: vec![service(20, "db", 1, "middle"), service(21, "web", 3, "front")],
+        tasks: vec![
+            task(1, 1, 1, 1, TaskState::Failed),
+            task(2, 1, 2, 1, TaskState::Running),
+            task(3, 2, 2, 2, TaskState::Running),
+            task(4, 3, 2, 3, TaskState::Running),
+        ],
+        images: BTreeMap::from([(format!("far:1@{FAR_DIGEST}"), BTreeSet::from([node(2)]))]),
+        names: Names::default(),
+        agreement: Agreement { intent: [1; 32], plan: [1; 32], peers: BTreeMap::from([(node(2), peer)]) },
+    }
+}

@@ -1,0 +1,177 @@
+//! The command line: what operators type, and what they read.
+//!
+//! `shoal up` and `shoal demo` run here and now; all other commands speak to a node's API over its socket, as Docker's
+//! client does, so they work on any node and see what every other client sees.
+
+mod image;
+mod join_token;
+mod node;
+mod output;
+mod service;
+mod status;
+mod table;
+pub mod up;
+mod version;
+mod words;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::Client;
+use output::Output;
+use up::UpArgs;
+
+/// Where a node's API is unless told otherwise.
+pub const SOCKET: &str = "/run/shoal/shoal.sock";
+
+/// The cluster you cannot decapitate: one binary per machine, no managers to lose.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, propagate_version = false, max_term_width = 100)]
+pub struct Cli {
+    /// Use the API at this socket.
+    #[arg(long, global = true, env = "SHOAL_SOCKET", value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node: found a shoal, or join one with --seed and --token.
+    Up(Box<UpArgs>),
+    /// Run a shoal of three nodes on this machine and show what it does.
+    Demo(DemoArgs),
+    /// Ask a running node.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// How to run the demo.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the three nodes running, and print how to reach them.
+    #[arg(long, conflicts_with = "clean")]
+    pub keep: bool,
+    /// End a demo that was kept, and remove all of it.
+    #[arg(long)]
+    pub clean: bool,
+}
+
+/// What a running node is asked.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Load and list images.
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Create, scale, update and remove services.
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// List and inspect nodes.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Show whether the shoal is agreed, and who is behind.
+    Status(status::StatusArgs),
+    /// Show the versions of this command and of the node.
+    Version,
+    /// Print how another node joins.
+    JoinToken(join_token::JoinTokenArgs),
+}
+
+impl Cli {
+    /// Reads the command line, or prints what is wrong with it, or the help, and exits.
+    pub fn read() -> Self {
+        let mut cli = Self::parse();
+        if let Command::Up(args) = &mut cli.command {
+            args.socket.clone_from(&cli.socket);
+        }
+        cli
+    }
+}
+
+/// Runs a command that asks a running node, until it is done or interrupted.
+///
+/// # Errors
+/// Whatever keeps it from being done, in words for the operator; see [`report`].
+pub fn run(command: ClientCommand, socket: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(carry_out(command, socket));
+    // A file or pipe that is still being read must not hold up the exit.
+    runtime.shutdown_background();
+    match done {
+        Err(error) if output::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done,
+    }
+}
+
+async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let mut output = Output::new();
+    if let ClientCommand::Version = command {
+        return version::run(socket, &mut output).await;
+    }
+    let client = Client::connect(socket).await?;
+    match command {
+        ClientCommand::Image(command) => image::run(command, &client, &mut output).await,
+        ClientCommand::Service(command) => service::run(command, &client, &mut output).await,
+        ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
+        ClientCommand::Status(args) => status::run(args, &client, &mut output).await,
+        ClientCommand::JoinToken(args) => join_token::run(&args, &client, &mut output).await,
+        ClientCommand::Version => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints an error as `shoal: …` with its causes, and returns the exit status that goes with it.
+#[expect(clippy::print_stderr, reason = "the command's last word")]
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("shoal: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_may_be_given_before_and_after_the_command() {
+        for line in ["shoal --socket /x service ls", "shoal service ls --socket /x"] {
+            assert_eq!(parse(line).unwrap().socket, PathBuf::from("/x"), "{line}");
+        }
+        assert_eq!(parse("shoal status").unwrap().socket, PathBuf::from(SOCKET));
+    }
+
+    #[test]
+    fn arguments_after_the_image_belong_to_the_service() {
+        let cli = parse("shoal service create --name web --replicas 3 web:latest --port 80 -x").unwrap();
+        let Command::Client(ClientCommand::Service(service::ServiceCommand::Create(args))) = cli.command else {
+            panic!("not a create");
+        };
+        assert_eq!((args.image.as_str(), args.args.join(" ").as_str()), ("web:latest", "--port 80 -x"));
+    }
+
+    #[test]
+    fn wrong_usage_has_status_2() {
+        for line in [
+            "shoal",
+            "shoal fly",
+            "shoal service create",
+            "shoal service create --replicas -1 web",
+            "shoal service scale",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

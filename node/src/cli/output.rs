@@ -1,0 +1,65 @@
+//! Where results go: standard output, and a line of progress on standard error while a person watches.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// The results of one command.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// The characters of the progress line that is shown now.
+    shown_chars: usize,
+    terminal: bool,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self { shown_chars: 0, terminal: io::stderr().is_terminal() }
+    }
+
+    /// Writes a line of results.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.clear_progress();
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// Writes a value as JSON with four spaces, as Docker's `inspect` does.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        value.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    ")))?;
+        Ok(self.line(&String::from_utf8_lossy(&bytes))?)
+    }
+
+    /// Writes a line for people beside the results.
+    pub(super) fn note(&mut self, text: &str) {
+        self.clear_progress();
+        // Nobody can be told if standard error is gone.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Shows how far something has come, in place of what was shown before; shows nothing if nobody watches.
+    pub(super) fn progress(&mut self, text: &str) {
+        if self.terminal {
+            self.clear_progress();
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "{text}").and_then(|()| err.flush());
+            self.shown_chars = text.chars().count();
+        }
+    }
+
+    fn clear_progress(&mut self) {
+        if self.shown_chars > 0 {
+            let _ = write!(io::stderr().lock(), "\r{}\r", " ".repeat(self.shown_chars));
+            self.shown_chars = 0;
+        }
+    }
+}
+
+/// Tells whether an error only says that nobody reads the results any more, as with `| head`.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

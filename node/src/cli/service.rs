@@ -1,0 +1,166 @@
+//! `shoal service`: what operators declare.
+
+mod converge;
+mod create;
+mod list;
+mod update;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use bollard::models::{Service, ServiceSpec};
+use clap::{Args, Subcommand};
+
+use super::output::Output;
+use crate::client::Client;
+use converge::converge;
+
+/// What to do with services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Create a service and wait until its tasks run.
+    Create(Box<create::CreateArgs>),
+    /// List the services.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Print ids only.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List the tasks of services.
+    Ps(list::PsArgs),
+    /// Show all that is known of services, as JSON.
+    Inspect {
+        /// Which, by id or name.
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Set how many tasks services should have.
+    Scale {
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Which, by id or name, and how many tasks.
+        #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = scale)]
+        scales: Vec<(String, u32)>,
+    },
+    /// Change a service; its tasks are replaced if what they run has changed.
+    Update(Box<update::UpdateArgs>),
+    /// Remove services and their tasks.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Which, by id or name.
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+}
+
+/// Whether to wait.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// Return at once instead of waiting until the tasks run.
+    #[arg(short, long)]
+    detach: bool,
+    /// Show no progress.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) async fn run(command: ServiceCommand, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        ServiceCommand::Create(args) => create::run(*args, client, output).await,
+        ServiceCommand::Ls { quiet } => list::services(quiet, client, output).await,
+        ServiceCommand::Ps(args) => list::tasks(&args, client, output).await,
+        ServiceCommand::Inspect { services } => inspect(&services, client, output).await,
+        ServiceCommand::Scale { wait, scales } => run_scale(wait, &scales, client, output).await,
+        ServiceCommand::Update(args) => update::run(*args, client, output).await,
+        ServiceCommand::Rm { services } => remove(&services, client, output).await,
+    }
+}
+
+fn scale(text: &str) -> Result<(String, u32), String> {
+    let wrong = || "expected SERVICE=REPLICAS, such as web=5".to_owned();
+    let (name, replicas) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let replicas = replicas.parse().map_err(|_| format!("{replicas:?} is not a number of replicas"))?;
+    Ok((name.to_owned(), replicas))
+}
+
+/// Returns a service by id or name.
+async fn find(client: &Client, name: &str) -> anyhow::Result<Service> {
+    Ok(client.docker().inspect_service(name, None).await.map_err(|error| client.error(error))?)
+}
+
+/// Changes a service's spec, and once more from the start if somebody else has changed it in between.
+async fn change(
+    client: &Client,
+    name: &str,
+    edit: impl Fn(&mut ServiceSpec) -> anyhow::Result<()>,
+) -> anyhow::Result<Service> {
+    const ATTEMPTS_MAX: u32 = 5;
+    for _ in 0..ATTEMPTS_MAX {
+        let mut service = find(client, name).await?;
+        let mut spec = service.spec.take().context("the node sent a service without a spec")?;
+        edit(&mut spec)?;
+        let id = service.id.as_deref().unwrap_or(name);
+        let version = service.version.as_ref().and_then(|version| version.index).unwrap_or_default();
+        match client.post(&format!("/services/{id}/update?version={version}"), &spec).await {
+            Ok(_) => {
+                service.spec = Some(spec);
+                return Ok(service);
+            }
+            Err(error) if error.to_string().ends_with("update out of sequence") => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("service {name} was changed by others {ATTEMPTS_MAX} times while it was to be changed: try again")
+}
+
+async fn run_scale(
+    wait: WaitArgs,
+    scales: &[(String, u32)],
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let mut scaled = Vec::new();
+    for (name, replicas) in scales {
+        let service = change(client, name, |spec| set_replicas(spec, *replicas)).await?;
+        output.line(&format!("{name} scaled to {replicas}"))?;
+        scaled.push(service.id.unwrap_or_else(|| name.clone()));
+    }
+    for id in scaled {
+        if converge(wait, &id, client, output).await? != ExitCode::SUCCESS {
+            return Ok(converge::INTERRUPTED.into());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn set_replicas(spec: &mut ServiceSpec, replicas: u32) -> anyhow::Result<()> {
+    let replicated = spec.mode.get_or_insert_default().replicated.get_or_insert_default();
+    replicated.replicas = Some(i64::from(replicas));
+    Ok(())
+}
+
+async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut services = Vec::new();
+    for name in names {
+        services.push(find(client, name).await?);
+    }
+    output.json(&services)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut last = Ok(ExitCode::SUCCESS);
+    for name in names {
+        match client.docker().delete_service(name).await {
+            Ok(()) => output.line(name)?,
+            // The others are still removed.
+            Err(error) => {
+                if let Err(earlier) = std::mem::replace(&mut last, Err(client.error(error).into())) {
+                    output.note(&format!("shoal: {earlier:#}"));
+                }
+            }
+        }
+    }
+    last
+}

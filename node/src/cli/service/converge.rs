@@ -1,0 +1,179 @@
+//! Waiting until a service's tasks run, with a line of progress; Ctrl-C stops the waiting, not the work.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bollard::models::{Service, Task, TaskState};
+use bollard::query_parameters::ListTasksOptionsBuilder;
+
+use super::{WaitArgs, find};
+use crate::cli::output::Output;
+use crate::client::Client;
+
+/// Time between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The exit status after Ctrl-C, as shells have it.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// How far a service has come.
+#[derive(Debug, PartialEq, Eq)]
+struct Progress {
+    wanted: usize,
+    /// Tasks of the present revision that run.
+    running: usize,
+    /// Tasks of earlier revisions, or beyond the number wanted, that have not ended.
+    leftover: usize,
+    /// What the newest failure said.
+    error: Option<String>,
+}
+
+/// Waits until a service has converged, unless the operator does not want to.
+pub(super) async fn converge(
+    args: WaitArgs,
+    id: &str,
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let (service, tasks) = look(id, client).await?;
+        let progress = progress(&service, &tasks);
+        let name = service.spec.and_then(|spec| spec.name).unwrap_or_else(|| id.to_owned());
+        if progress.is_done() {
+            if !args.quiet {
+                output.line(&format!("verify: Service {name} converged"))?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !args.quiet {
+            output.progress(&progress.line());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = &mut interrupt => {
+                output.note("Operation continuing in background.");
+                output.note(&format!("Use `shoal service ps {name}` to check progress."));
+                return Ok(INTERRUPTED.into());
+            }
+        }
+    }
+}
+
+async fn look(id: &str, client: &Client) -> anyhow::Result<(Service, Vec<Task>)> {
+    let service = find(client, id).await?;
+    let filters = HashMap::from([("service", vec![id])]);
+    let options = ListTasksOptionsBuilder::default().filters(&filters).build();
+    let tasks = client.docker().list_tasks(Some(options)).await.map_err(|error| client.error(error))?;
+    Ok((service, tasks))
+}
+
+fn progress(service: &Service, tasks: &[Task]) -> Progress {
+    let spec = service.spec.as_ref();
+    let replicated = spec.and_then(|spec| spec.mode.as_ref()?.replicated.as_ref());
+    let replicas = replicated.and_then(|replicated| replicated.replicas).unwrap_or_default();
+    let wanted = usize::try_from(replicas).unwrap_or_default();
+    let template = spec.and_then(|spec| spec.task_template.as_ref());
+    let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);
+    let is_running = |task: &&Task| state(task) == Some(TaskState::RUNNING);
+    let is_wanted = |task: &&Task| task.desired_state == Some(TaskState::RUNNING) && task.spec.as_ref() == template;
+    let running = tasks.iter().filter(is_running).filter(is_wanted).count();
+    // A task on a node that is down counts as gone: nobody can wait for it.
+    let is_gone =
+        |task: &&Task| task.status.as_ref().is_some_and(|status| status.err.as_deref() == Some("its node is down"));
+    let leftover = tasks.iter().filter(is_running).filter(|task| !is_wanted(task) && !is_gone(task)).count();
+    let failed = tasks.iter().filter(|task| matches!(state(task), Some(TaskState::FAILED | TaskState::REJECTED)));
+    let newest = failed.max_by_key(|task| task.status.as_ref().and_then(|status| status.timestamp.clone()));
+    let error = newest.and_then(|task| task.status.as_ref()?.err.clone());
+    Progress { wanted, running, leftover, error }
+}
+
+impl Progress {
+    fn is_done(&self) -> bool {
+        self.running >= self.wanted && self.leftover == 0
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!("overall progress: {} out of {} tasks", self.running, self.wanted);
+        if self.leftover > 0 {
+            line.push_str(&format!(", {} to stop", self.leftover));
+        }
+        if let Some(error) = self.error.as_ref().filter(|_| self.running < self.wanted) {
+            line.push_str(&format!(" (last failure: {error})"));
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpec, TaskStatus};
+
+    use super::*;
+
+    fn service(replicas: i64) -> Service {
+        let replicated = Some(ServiceSpecModeReplicated { replicas: Some(replicas) });
+        let spec = ServiceSpec {
+            mode: Some(ServiceSpecMode { replicated, ..Default::default() }),
+            task_template: Some(TaskSpec::default()),
+            ..Default::default()
+        };
+        Service { spec: Some(spec), ..Default::default() }
+    }
+
+    fn task(state: TaskState, desired: TaskState, spec: TaskSpec, err: &str) -> Task {
+        let err = (!err.is_empty()).then(|| err.to_owned());
+        let status = Some(TaskStatus { state: Some(state), err, ..Default::default() });
+        Task { status, desired_state: Some(desired), spec: Some(spec), ..Default::default() }
+    }
+
+    #[test]
+    fn a_service_has_converged_when_the_wanted_tasks_run_and_no_others() {
+        use TaskState::{FAILED, RUNNING, SHUTDOWN};
+        let new = TaskSpec::default;
+        let old = || TaskSpec { force_update: Some(7), ..TaskSpec::default() };
+        for (tasks, done) in [
+            (vec![], false),
+            (vec![task(RUNNING, RUNNING, new(), "")], false),
+            (vec![task(RUNNING, RUNNING, new(), ""), task(RUNNING, RUNNING, new(), "")], true),
+            (vec![task(RUNNING, RUNNING, new(), ""), task(RUNNING, RUNNING, old(), "")], false),
+            (
+                vec![
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(RUNNING, SHUTDOWN, old(), ""),
+                ],
+                false,
+            ),
+            (
+                vec![
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(FAILED, SHUTDOWN, old(), "x"),
+                ],
+                true,
+            ),
+            (
+                vec![
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(RUNNING, RUNNING, new(), ""),
+                    task(RUNNING, SHUTDOWN, new(), "its node is down"),
+                ],
+                true,
+            ),
+        ] {
+            assert_eq!(progress(&service(2), &tasks).is_done(), done, "{tasks:?}");
+        }
+        assert!(progress(&service(0), &[]).is_done());
+    }
+
+    #[test]
+    fn the_line_names_the_last_failure() {
+        let tasks = [task(TaskState::FAILED, TaskState::SHUTDOWN, TaskSpec::default(), "no such command")];
+        let line = progress(&service(1), &tasks).line();
+        assert_eq!(line, "overall progress: 0 out of 1 tasks (last failure: no such command)");
+    }
+}

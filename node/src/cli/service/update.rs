@@ -1,0 +1,119 @@
+//! `shoal service update`: changes what was given, and leaves the rest as it is.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use bollard::models::{ServiceSpec, TaskSpecContainerSpec};
+use clap::Args;
+
+use super::create::{labels, variable};
+use super::{WaitArgs, change, converge, set_replicas};
+use crate::cli::output::Output;
+use crate::client::Client;
+
+/// What to change.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Run this image.
+    #[arg(long)]
+    image: Option<String>,
+    /// Replace the arguments by these, split at spaces; an empty text takes them away.
+    #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
+    args: Option<String>,
+    /// Set an environment variable, or change it (repeat for several).
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env_add: Vec<String>,
+    /// Remove an environment variable (repeat for several).
+    #[arg(long, value_name = "NAME")]
+    env_rm: Vec<String>,
+    /// Set a label of the service, or change it (repeat for several).
+    #[arg(long, value_name = "KEY=VALUE")]
+    label_add: Vec<String>,
+    /// Remove a label of the service (repeat for several).
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Keep this many tasks running.
+    #[arg(long)]
+    replicas: Option<u32>,
+    /// Replace the tasks even if nothing else changes.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Which, by id or name.
+    service: String,
+}
+
+pub(super) async fn run(args: UpdateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let service = change(client, &args.service, |spec| edit(spec, &args)).await?;
+    output.line(&args.service)?;
+    let id = service.id.as_deref().unwrap_or(&args.service);
+    converge(args.wait, id, client, output).await
+}
+
+fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
+    let map = spec.labels.get_or_insert_default();
+    map.extend(labels(&args.label_add));
+    map.retain(|key, _| !args.label_rm.contains(key));
+    if let Some(replicas) = args.replicas {
+        set_replicas(spec, replicas)?;
+    }
+    let task = spec.task_template.get_or_insert_default();
+    if args.force {
+        task.force_update = Some(task.force_update.unwrap_or_default().wrapping_add(1));
+    }
+    let container = task.container_spec.as_mut().context("the service runs no container")?;
+    if let Some(image) = &args.image {
+        container.image = Some(image.clone());
+    }
+    if let Some(text) = &args.args {
+        container.args = Some(text.split_whitespace().map(str::to_owned).collect());
+    }
+    edit_env(container, args)
+}
+
+fn edit_env(container: &mut TaskSpecContainerSpec, args: &UpdateArgs) -> anyhow::Result<()> {
+    let env = container.env.get_or_insert_default();
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    for given in &args.env_add {
+        let entry = variable(given)?;
+        env.retain(|present| name(present) != name(&entry));
+        env.push(entry);
+    }
+    env.retain(|present| !args.env_rm.contains(&name(present)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::TaskSpec;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpdateArgs,
+    }
+
+    #[test]
+    fn only_what_was_given_changes() {
+        let container = TaskSpecContainerSpec {
+            image: Some("web:1".to_owned()),
+            env: Some(vec!["A=1".to_owned(), "B=2".to_owned()]),
+            user: Some("www".to_owned()),
+            ..TaskSpecContainerSpec::default()
+        };
+        let task = TaskSpec { container_spec: Some(container), ..TaskSpec::default() };
+        let mut spec = ServiceSpec { task_template: Some(task), ..ServiceSpec::default() };
+        let line = ["x", "--image", "web:2", "--env-add", "A=3", "--env-rm", "B", "--args", "-p 80", "--force", "web"];
+        edit(&mut spec, &Line::parse_from(line).args).unwrap();
+        let task = spec.task_template.unwrap();
+        let container = task.container_spec.unwrap();
+        assert_eq!(container.image.as_deref(), Some("web:2"));
+        assert_eq!(container.env.unwrap(), ["A=3"]);
+        assert_eq!(container.args.unwrap(), ["-p", "80"]);
+        assert_eq!((container.user.as_deref(), task.force_update), (Some("www"), Some(1)));
+    }
+}
