@@ -11,6 +11,7 @@ mod tls;
 mod token;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rcgen::{DistinguishedName, DnType, KeyPair};
@@ -116,7 +117,11 @@ pub struct Identity {
     ca: CertificateDer<'static>,
     authority: Option<KeyPair>,
     secrets: Option<Secrets>,
+    contacts: Contacts,
 }
+
+/// Members and where they listen, as they were when a node was admitted.
+pub type Contacts = Vec<(NodeId, Vec<SocketAddr>)>;
 
 /// The secrets of the join tokens, one for each role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +159,15 @@ impl Identity {
         let (ca, ca_key) = authority::found_root()?;
         let (_, leaf) = authority::issue_leaf(&ca, &ca_key, &key.signing_request()?, Role::Manager)?;
         let secrets = Secrets { manager: Secret::generate(), worker: Secret::generate() };
-        let identity = Self { name: name.to_owned(), key, leaf, ca, authority: Some(ca_key), secrets: Some(secrets) };
+        let identity = Self {
+            name: name.to_owned(),
+            key,
+            leaf,
+            ca,
+            authority: Some(ca_key),
+            secrets: Some(secrets),
+            contacts: Contacts::new(),
+        };
         files::save(data, &identity)?;
         Ok(identity)
     }
@@ -172,6 +185,7 @@ impl Identity {
             ca: admitted.ca.clone(),
             authority,
             secrets: admitted.authority.as_ref().map(|authority| authority.secrets),
+            contacts: admitted.members.clone(),
         };
         files::check(&files::folder(data), &identity)?;
         files::save(data, &identity)?;
@@ -200,6 +214,12 @@ impl Identity {
     /// Returns the name that the node was founded or admitted with.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the members that the admitter named. Kept with the identity, so that a node that is killed before its
+    /// core has written down any member still finds the shoal. Empty for the founder.
+    pub fn contacts(&self) -> &[(NodeId, Vec<SocketAddr>)] {
+        &self.contacts
     }
 
     /// Returns SHA-256 of the CA's certificate, which names the shoal.

@@ -20,6 +20,8 @@ use shoal_cluster::id::NodeId;
 use super::Authority;
 use super::token::SECRET_BYTES;
 
+#[cfg(test)]
+pub(crate) use join::join_at;
 pub use join::{AdmissionError, join, join_any};
 pub use serve::{Desk, channel, serve};
 

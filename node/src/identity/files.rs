@@ -6,9 +6,11 @@
 //! | `node.crt`, `ca.crt` | 0644 | the leaf and the CA's certificate, DER |
 //! | `ca.key`, `tokens` | 0600 | managers only: the CA's key, the secrets of the tokens (two lines, base 32) |
 //! | `name` | 0644 | the node's name |
+//! | `contacts` | 0644 | the members named at admission: a line each, key in hex and addresses |
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,9 +20,13 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
+use shoal_cluster::id::NodeId;
 
-use super::{Identity, IdentityError, NodeKey, Secret, Secrets, Token, authority, tls};
+use super::{Contacts, Identity, IdentityError, NodeKey, Secret, Secrets, Token, authority, tls};
 use crate::store::file;
+
+/// Name, bytes and mode of each file.
+type Files = Vec<(&'static str, Vec<u8>, u32)>;
 
 /// Returns the folder of the identity in a data directory.
 pub(super) fn folder(data: &Path) -> PathBuf {
@@ -56,12 +62,13 @@ pub(super) fn save(data: &Path, identity: &Identity) -> Result<(), IdentityError
 }
 
 /// Returns name, bytes and mode of each file.
-fn contents(identity: &Identity) -> Result<Vec<(&'static str, Vec<u8>, u32)>, IdentityError> {
+fn contents(identity: &Identity) -> Result<Files, IdentityError> {
     let mut files = vec![
         ("node.key", identity.key.to_pem()?.into_bytes(), file::SECRET_MODE),
         ("node.crt", identity.leaf.to_vec(), file::PUBLIC_MODE),
         ("ca.crt", identity.ca.to_vec(), file::PUBLIC_MODE),
         ("name", format!("{}\n", identity.name).into_bytes(), file::PUBLIC_MODE),
+        ("contacts", write_contacts(&identity.contacts).into_bytes(), file::PUBLIC_MODE),
     ];
     if let Some(authority) = &identity.authority {
         files.push(("ca.key", authority.serialize_pem().into_bytes(), file::SECRET_MODE));
@@ -99,7 +106,10 @@ pub(super) fn load(data: &Path) -> Result<Identity, IdentityError> {
     let leaf = read_certificate(&folder.join("node.crt"))?;
     let ca = read_certificate(&folder.join("ca.crt"))?;
     let name = read(&folder.join("name"))?.trim().to_owned();
-    let identity = Identity { name, key, leaf, ca, authority, secrets };
+    let contacts_path = folder.join("contacts");
+    let contacts = parse_contacts(&read(&contacts_path)?)
+        .ok_or(IdentityError::Damaged { path: contacts_path, what: "does not hold node keys and addresses" })?;
+    let identity = Identity { name, key, leaf, ca, authority, secrets, contacts };
     check(&folder, &identity)?;
     Ok(identity)
 }
@@ -160,6 +170,31 @@ fn signed_by(leaf: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> bool {
 fn holds_key_of(key: &KeyPair, ca: &CertificateDer<'_>) -> bool {
     x509_parser::parse_x509_certificate(ca)
         .is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
+}
+
+fn write_contacts(contacts: &[(NodeId, Vec<SocketAddr>)]) -> String {
+    let mut text = String::new();
+    for (node, addresses) in contacts {
+        text.extend(node.0.iter().map(|byte| format!("{byte:02x}")));
+        text.extend(addresses.iter().map(|address| format!(" {address}")));
+        text.push('\n');
+    }
+    text
+}
+
+fn parse_contacts(text: &str) -> Option<Contacts> {
+    text.lines().map(parse_contact).collect()
+}
+
+fn parse_contact(line: &str) -> Option<(NodeId, Vec<SocketAddr>)> {
+    let mut words = line.split(' ');
+    let key = words.next().filter(|key| key.len() == 64 && key.is_ascii())?;
+    let mut node = NodeId([0; 32]);
+    for (index, byte) in node.0.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&key[index * 2..index * 2 + 2], 16).ok()?;
+    }
+    let addresses = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    Some((node, addresses))
 }
 
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {

@@ -24,7 +24,8 @@ fn admitted(by: &Identity, name: &str) -> (tempfile::TempDir, Identity) {
     let (node, leaf) = by.issue(&request, Role::Manager).expect("issues");
     assert_eq!(node, key.node_id());
     let authority = by.authority();
-    let admitted = admission::Admitted { leaf, ca: by.ca().clone(), authority, members: Vec::new(), wall_ms: 0 };
+    let members = vec![(by.node_id(), vec![([192, 0, 2, 1], 7946).into(), "[2001:db8::1]:7946".parse().expect("v6")])];
+    let admitted = admission::Admitted { leaf, ca: by.ca().clone(), authority, members, wall_ms: 0 };
     let identity = Identity::adopt(data.path(), name, key, &admitted).expect("adopts");
     (data, identity)
 }
@@ -70,9 +71,11 @@ fn a_founded_identity_is_the_same_after_loading() {
 #[test]
 fn an_admitted_manager_can_admit_the_next_so_there_is_no_founder_to_lose() {
     let (_first, founder) = founded();
-    let (data, _) = admitted(&founder, "two");
+    let (data, adopted) = admitted(&founder, "two");
     drop(founder);
     let second = Identity::load(data.path()).expect("loads");
+    assert_eq!(second.contacts(), adopted.contacts());
+    assert_eq!(second.contacts()[0].1.len(), 2, "a node that was killed right after joining finds the shoal again");
     let (_third, third) = admitted(&second, "three");
     let (client, server) = shake(second.gossip_server().expect("tls"), third.gossip_client().expect("tls"));
     assert_eq!(client, Ok(()));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use libp2p::Stream;
 use shoal_cluster::id::NodeId;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -232,7 +232,7 @@ pub(super) async fn read_messages(
 }
 
 /// Reads one message, or nothing at the end of the stream. Memory grows with what arrives, not with what is announced.
-async fn read_message(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     if stream.read(&mut length[..1]).await? == 0 {
         return Ok(None);
@@ -250,7 +250,27 @@ async fn read_message(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+    use futures::io::Cursor;
+
     use super::*;
+
+    fn read(bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        block_on(read_message(&mut Cursor::new(bytes)))
+    }
+
+    #[test]
+    fn hostile_lengths_and_cut_messages_are_errors() {
+        assert_eq!(read(b"").expect("the end of a stream"), None);
+        assert_eq!(read(b"\0\0\0\x02ab").expect("whole"), Some(b"ab".to_vec()));
+        assert_eq!(read(b"\0\0\0\0").expect("empty"), Some(Vec::new()));
+        let too_long = (MESSAGE_BYTES_MAX as u32 + 1).to_be_bytes();
+        assert_eq!(read(&too_long).expect_err("too long").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(&[0xff; 64]).expect_err("far too long").kind(), io::ErrorKind::InvalidData);
+        for cut in [b"\0".as_slice(), b"\0\0\0\x05abc", &(MESSAGE_BYTES_MAX as u32).to_be_bytes()] {
+            assert_eq!(read(cut).expect_err("cut").kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
 
     #[test]
     fn a_full_queue_loses_the_oldest_and_stays_within_its_bytes() {

@@ -325,6 +325,20 @@ async fn a_wrong_token_a_foreign_token_and_a_taken_name_are_refused_with_the_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_whose_clock_is_far_off_is_told_by_how_much() {
+    let one = Node::founder();
+    let (key, token) = (NodeKey::generate(), one.token());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now_ms = u64::try_from(now.as_millis()).expect("fits");
+    for (wall_ms, words) in [(now_ms - 7_200_000, "s behind"), (now_ms + 7_200_000, "s ahead of"), (0, "s behind")] {
+        let error = admission::join_at(&one.seed(), &token, &key, "two", wall_ms).await.expect_err("the clock is off");
+        assert!(matches!(&error, AdmissionError::Refused { refusal: Refusal::Clock { .. }, .. }), "{error}");
+        assert!(error.is_definite() && error.to_string().contains(words), "{error}");
+    }
+    admission::join_at(&one.seed(), &token, &key, "two", now_ms - 30_000).await.expect("half a minute is allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_token_brings_no_authority() {
     let one = Node::founder();
     let token = one.identity.token(Role::Worker).expect("a manager has it");

@@ -145,12 +145,24 @@ pub async fn join_any(
 
 /// Asks one seed, `host:port` or `host`, to admit the node that holds `key`. Takes at most some tens of seconds.
 pub async fn join(seed: &str, token: &Token, key: &NodeKey, name: &str) -> Result<Admitted, AdmissionError> {
+    let wall_ms = u64::try_from(authority::since_1970().as_millis()).unwrap_or(u64::MAX);
+    join_at(seed, token, key, name, wall_ms).await
+}
+
+/// Does what [`join`] does with a wall clock that shows `wall_ms`.
+pub(crate) async fn join_at(
+    seed: &str,
+    token: &Token,
+    key: &NodeKey,
+    name: &str,
+    wall_ms: u64,
+) -> Result<Admitted, AdmissionError> {
     let (mut stream, address) = connect(seed, token).await?;
     let request = Request {
         secret: token.secret.bytes(),
         signing_request: key.signing_request()?,
         name: name.to_owned(),
-        wall_ms: u64::try_from(authority::since_1970().as_millis()).unwrap_or(u64::MAX),
+        wall_ms,
     };
     let unreachable = |source| AdmissionError::Unreachable { seed: seed.to_owned(), source };
     let silent = |_| AdmissionError::Timeout { seed: seed.to_owned() };
