@@ -87,6 +87,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_types, reason = "the oracle may use floats: it decides nothing")]
     fn each_independent_accuser_shortens_the_time_as_lifeguard_says() {
         for nodes in 2..40_usize {
             let timeout = Duration::from_secs(3);

@@ -32,6 +32,28 @@ fn absurd_incarnations_are_not_believed_of_anybody() {
 }
 
 #[test]
+fn whoever_holds_a_stale_record_of_this_node_hears_the_present_one_with_the_answer() {
+    let mut membership = alone();
+    let answer = |membership: &mut Membership, incarnation, body| {
+        let mut message = gossip([member(0, incarnation, MemberState::Down)]);
+        message.body = body;
+        membership.handle(Instant::default(), id(1), message);
+        let sends = core::iter::from_fn(|| membership.poll()).filter_map(|action| match action {
+            MembershipAction::Send { message, .. } => Some(message),
+            MembershipAction::Persist(_) | MembershipAction::Notify(_) => None,
+        });
+        sends.last()
+    };
+    answer(&mut membership, 5, Body::Gossip);
+    for number in 0..20 {
+        let body = if number % 2 == 0 { Body::Ping { number } } else { Body::Gossip };
+        let updates = answer(&mut membership, 5, body).expect("it answers").updates;
+        let own = updates.iter().find(|update| update.member.id == id(0)).expect("its own record is there");
+        assert_eq!((own.member.incarnation, own.member.state), (6, MemberState::Alive));
+    }
+}
+
+#[test]
 fn messages_beyond_the_bounds_are_dropped_whole() {
     let mut membership = alone();
     let members: Vec<Member> = (1..1_000).map(|number| member(number, 1, MemberState::Alive)).collect();

@@ -203,12 +203,18 @@ fn a_goodbye_is_known_to_all_at_once_and_the_node_may_return() {
 #[test]
 fn a_paused_node_is_declared_down_blames_nobody_and_returns() {
     let mut network = Network::settled(26, 8);
+    while network.membership(3).probes.deadline().is_none() {
+        network.run(Duration::from_micros(100));
+    }
     network.nodes[3].paused = true;
     network.run(SECOND * 30);
     assert_eq!(network.state(0, 3), Some(MemberState::Down));
+    let resumed = network.now;
     network.resume(3);
     network.run(SECOND * 20);
     network.assert_agreed(8);
+    let blamed = |(when, event): &(Instant, Event)| *when >= resumed && matches!(event, Event::NodeSuspect(_));
+    assert!(!network.nodes[3].events.iter().any(blamed), "a probe that it could not follow blames nobody");
     assert!(network.deaths().iter().all(|(at, _, event)| *at != 3 && *event == Event::NodeDown(id(3))));
     let refuted = network.nodes[3].events.iter().any(|(_, event)| matches!(event, Event::Refuted(_)));
     assert!(refuted);
@@ -232,6 +238,8 @@ fn two_nodes_that_cannot_reach_each_other_stay_up_through_the_others() {
     }
     network.run(SECOND * 300);
     assert_eq!(network.deaths(), []);
+    let suspected = network.nodes.iter().flat_map(|node| &node.events).any(|(_, e)| matches!(e, Event::NodeSuspect(_)));
+    assert!(!suspected, "the others answer for them");
 }
 
 #[test]
