@@ -1,0 +1,77 @@
+//! What daemon and shim say to each other over the bundle's socket: one JSON value per line.
+//!
+//! The shim greets every connection with a [`Greeting`]; a client may then send [`Request`]s and gets one [`Reply`]
+//! each. The end of a connection means that the shim is gone, and that whatever it knew is in the bundle.
+
+use serde::{Deserialize, Serialize};
+
+use super::FailureKind;
+
+/// Longest line either side accepts, in bytes.
+pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// The state of the container when a connection is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Greeting {
+    Created { pid: i32 },
+    Running { pid: i32, started_at_ms: u64 },
+    Failed(Failure),
+}
+
+/// What a client may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Request {
+    Start,
+    Signal(i32),
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Started { started_at_ms: u64 },
+    Signalled,
+    Refused(String),
+    Failed(Failure),
+}
+
+/// What kept the container from starting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(super) fn host(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Host, message)
+    }
+
+    /// Returns a closure that names what failed, for `map_err`.
+    pub(super) fn doing<E: std::fmt::Display>(kind: FailureKind, doing: &str) -> impl Fn(E) -> Self {
+        move |error| Self::new(kind, format!("cannot {doing}: {error}"))
+    }
+}
+
+/// Renders a message as one line.
+pub(super) fn line<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(message).expect("messages are plain enums, strings and integers");
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_line_breaks_stays_on_one_line() {
+        let failure = Greeting::Failed(Failure::host("one\ntwo"));
+        let bytes = line(&failure);
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(serde_json::from_slice::<Greeting>(&bytes).unwrap(), failure);
+    }
+}
