@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::{Command, CommandError, Event, Receipt};
 use support::{World, node_id, spec};
 
@@ -195,6 +196,57 @@ fn a_node_waits_for_the_others_before_it_acts_but_not_for_ever() {
     let took = world.run_until("it has given up waiting", |world| world.views(1).settled);
     assert!(took > Duration::from_secs(3), "{took:?}");
     assert_eq!(world.nodes[1].events.iter().filter(|event| **event == Event::Settled).count(), 1);
+}
+
+/// Returns how many tasks of the only service run on nodes that are up, as node `number` sees it.
+fn running(world: &mut World, number: usize) -> usize {
+    let counts = |task: &&shoal_cluster::view::TaskView| task.reachable && task.report.state == TaskState::Running;
+    world.views(number).tasks.iter().filter(counts).count()
+}
+
+#[test]
+fn replicas_of_a_dead_node_run_elsewhere_and_its_name_follows() {
+    let mut world = joined();
+    create(&mut world, 0, "web");
+    let all = |world: &mut World| {
+        let live: Vec<usize> = (0..3).filter(|number| world.nodes[*number].core.is_some()).collect();
+        live.iter().all(|number| running(world, *number) == 3 && world.views(*number).names.services["web"].len() == 3)
+    };
+    let took = world.run_until("three run", all);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    world.run_until("all agree", World::agreed);
+    let victim = (0..3).find(|number| !world.nodes[*number].containers.is_empty()).unwrap();
+    world.crash(victim);
+    let id = world.nodes[victim].id;
+    let took = world.run_until("three run elsewhere", |world| {
+        let (one, two) = ((victim + 1) % 3, (victim + 2) % 3);
+        [one, two].into_iter().all(|number| !world.views(number).member(&id).unwrap().state.is_up()) && all(world)
+    });
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    world.start(victim);
+    world.run_until("three run, and no more containers than that", |world| {
+        let containers: usize = world.nodes.iter().map(|node| node.containers.len()).sum();
+        world.agreed() && all(world) && containers == 3
+    });
+}
+
+#[test]
+fn a_node_whose_disk_was_set_back_is_not_ignored() {
+    let mut world = joined();
+    let old = world.nodes[0].disk.clone();
+    for name in ["a", "b", "c"] {
+        create(&mut world, 0, name);
+    }
+    world.run_until("all have them", |world| (0..3).all(|number| world.services(number).len() == 3));
+    // An old backup, and with it the old epoch: the others know more of this node than it does itself.
+    world.crash(0);
+    world.set_back(0, old);
+    world.start(0);
+    create(&mut world, 0, "d");
+    world.run_until("all have everything", |world| (0..3).all(|number| world.services(number).len() == 4));
+    world.run_until("all agree", World::agreed);
+    create(&mut world, 0, "e");
+    world.run_until("all have the next one", |world| (0..3).all(|number| world.services(number).len() == 5));
 }
 
 #[test]

@@ -149,6 +149,12 @@ impl World {
         }
     }
 
+    /// Puts an old disk back into a node that is not running, the count of its starts included.
+    pub fn set_back(&mut self, number: usize, disk: Vec<Vec<u8>>) {
+        self.nodes[number].disk = disk;
+        self.nodes[number].epoch = 0;
+    }
+
     /// Replaces a node's disk by its core's snapshot, as the store does now and then.
     pub fn compact(&mut self, number: usize) {
         self.nodes[number].disk = self.core(number).snapshot();
