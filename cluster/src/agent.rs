@@ -45,7 +45,10 @@ type Slot = (ServiceId, u32);
 
 /// What the agent wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "orders are the most of what goes by, and a box would not make them smaller")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "orders are the most of what goes by, and a box would not make them smaller"
+)]
 pub enum AgentAction {
     /// Do something with a container.
     Task(TaskCommand),
@@ -110,7 +113,7 @@ impl Agent {
                 for order in orders {
                     self.adopt(now, order);
                 }
-            },
+            }
             TaskEvent::Starting(id) => self.advance(now, id, TaskState::Starting),
             TaskEvent::Running(id) => self.advance(now, id, TaskState::Running),
             TaskEvent::Ended { id, exit_code, error } => self.ended(now, id, exit_code, error),
@@ -118,14 +121,7 @@ impl Agent {
     }
 
     /// Compares what runs here with what the plan wants, and makes the next steps towards it.
-    pub fn reconcile(
-        &mut self,
-        now: Now,
-        plan: &Plan,
-        intent: &Intent,
-        reports: &Reports,
-        membership: &Membership,
-    ) {
+    pub fn reconcile(&mut self, now: Now, plan: &Plan, intent: &Intent, reports: &Reports, membership: &Membership) {
         if !self.recovered {
             return;
         }
