@@ -99,20 +99,13 @@ impl<F: Fn(&str) -> Option<(File, u64)> + Send + Sync + 'static> BlobSource for 
 /// A blob on its way from a peer. Reading it fails if the connection breaks before its end.
 pub struct Blob {
     stream: Stream,
-    length: u64,
+    /// Bytes that are still to come.
     left: u64,
 }
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blob").field("length", &self.length).field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
-impl Blob {
-    /// Returns the length in bytes of the whole blob, also of what comes before the offset.
-    pub fn length(&self) -> u64 {
-        self.length
+        f.debug_struct("Blob").field("left", &self.left).finish_non_exhaustive()
     }
 }
 
@@ -147,7 +140,7 @@ impl Transport {
         let answered = timeout(STEP_TIMEOUT, ask(&mut stream, &request)).await;
         let (status, length) = answered.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
         match status {
-            FOUND if offset <= length => Ok(Blob { stream, length, left: length - offset }),
+            FOUND if offset <= length => Ok(Blob { stream, left: length - offset }),
             NOT_FOUND => Err(BlobError::NotFound { from, digest: digest.to_owned() }),
             BUSY => Err(BlobError::Busy { from }),
             _ => Err(BlobError::Failed { from, digest: digest.to_owned(), offset }),

@@ -18,10 +18,10 @@ use rcgen::{DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
 use shoal_cluster::id::NodeId;
 
-pub use authority::{Role, SERVER_NAME, fingerprint, node_id_of, role_of};
+pub use authority::{Role, SERVER_NAME, fingerprint, node_id_of};
 pub use key::{NodeKey, node_id_of_peer, peer_id_of};
-pub use tls::{ADMIT_ALPN, GOSSIP_ALPN, TUNNEL_ALPN, provider, server_name};
-pub use token::{Secret, Token, TokenError};
+pub use tls::{ADMIT_ALPN, GOSSIP_ALPN, provider, server_name};
+pub use token::{Secret, Token};
 
 /// Why there is no usable identity. Nothing on disk was changed.
 #[derive(Debug, thiserror::Error)]

@@ -210,11 +210,6 @@ impl Store {
         Ok(epoch)
     }
 
-    /// Returns the length of the log in bytes.
-    pub fn length_bytes(&self) -> usize {
-        self.length
-    }
-
     /// Refuses a store that failed and batches that no frame can hold.
     fn check_usable<R: AsRef<[u8]>>(&self, records: &[R], batch_bytes_max: usize) -> Result<(), StoreError> {
         if self.failed {

@@ -69,7 +69,9 @@ async fn identify(args: &UpArgs) -> anyhow::Result<(Identity, Contacts)> {
             if let Some(token) = &token {
                 identity.check_token(&args.data_dir, token)?;
             }
-            return Ok((identity, Vec::new()));
+            // A node killed right after joining knows no member but those that its admission named.
+            let contacts = contacts_of(&identity);
+            return Ok((identity, contacts));
         }
         Err(IdentityError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -87,8 +89,14 @@ async fn identify(args: &UpArgs) -> anyhow::Result<(Identity, Contacts)> {
         }) => admitted?,
         () = told_to_stop() => anyhow::bail!("stopped before a seed admitted this node"),
     };
-    let contacts = admitted.members.iter().filter_map(|(id, addresses)| Some((*id, *addresses.first()?))).collect();
-    Ok((Identity::adopt(&args.data_dir, name.as_str(), key, &admitted)?, contacts))
+    let identity = Identity::adopt(&args.data_dir, name.as_str(), key, &admitted)?;
+    let contacts = contacts_of(&identity);
+    Ok((identity, contacts))
+}
+
+/// Returns whom to ask for the way into the shoal, with one address each.
+fn contacts_of(identity: &Identity) -> Contacts {
+    identity.contacts().iter().filter_map(|(id, addresses)| Some((*id, *addresses.first()?))).collect()
 }
 
 /// A running node.

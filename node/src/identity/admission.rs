@@ -15,14 +15,13 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shoal_cluster::id::NodeId;
 
-use super::Authority;
 use super::token::SECRET_BYTES;
+use super::{Authority, Contacts};
 
+pub use join::join_any;
 #[cfg(test)]
-pub(crate) use join::join_at;
-pub use join::{AdmissionError, join, join_any};
+pub(crate) use join::{AdmissionError, join, join_at};
 pub use serve::{Desk, channel, serve};
 
 /// Version of the request and the answer. Sent before them, so that it can always be read.
@@ -68,7 +67,8 @@ struct Grant {
     ca: Vec<u8>,
     /// Managers only: the CA's key in PKCS#8, the secrets of the tokens for managers and workers.
     authority: Option<(Vec<u8>, [u8; SECRET_BYTES], [u8; SECRET_BYTES])>,
-    members: Vec<(NodeId, Vec<SocketAddr>)>,
+    members: Contacts,
+    /// The admitter's wall clock, in milliseconds since 1970.
     wall_ms: u64,
 }
 
@@ -142,9 +142,7 @@ pub struct Admitted {
     /// For managers.
     pub authority: Option<Authority>,
     /// Members that the admitter knows, itself among them: at most 256.
-    pub members: Vec<(NodeId, Vec<SocketAddr>)>,
-    /// The admitter's wall clock, in milliseconds since 1970.
-    pub wall_ms: u64,
+    pub members: Contacts,
 }
 
 /// A joiner at the door: its TLS stream, which shows nothing of who it is.

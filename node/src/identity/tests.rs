@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Stream};
 
+use super::authority::role_of;
 use super::*;
 
 fn founded() -> (tempfile::TempDir, Identity) {
@@ -25,7 +26,7 @@ fn admitted(by: &Identity, name: &str) -> (tempfile::TempDir, Identity) {
     assert_eq!(node, key.node_id());
     let authority = by.authority();
     let members = vec![(by.node_id(), vec![([192, 0, 2, 1], 7946).into(), "[2001:db8::1]:7946".parse().expect("v6")])];
-    let admitted = admission::Admitted { leaf, ca: by.ca().clone(), authority, members, wall_ms: 0 };
+    let admitted = admission::Admitted { leaf, ca: by.ca().clone(), authority, members };
     let identity = Identity::adopt(data.path(), name, key, &admitted).expect("adopts");
     (data, identity)
 }

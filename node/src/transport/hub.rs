@@ -114,8 +114,8 @@ impl Hub {
         match command {
             Command::SetAddresses(addresses) => self.set_addresses(addresses),
             Command::Dial(address) => self.dial_seed(address),
-            Command::Close(node) => self.close(node, true),
-            Command::Stuck(node) => self.close(node, false),
+            Command::Close(node) => self.close(node, true).await,
+            Command::Stuck(node) => self.close(node, false).await,
             Command::Wanted(node) => self.want(node).await,
             Command::Open { to, protocol, dial, reply } => self.open(to, protocol, dial, reply).await,
         }
@@ -145,12 +145,13 @@ impl Hub {
         }
     }
 
-    fn close(&mut self, node: NodeId, planned: bool) {
-        if let Some(link) = self.links.get_mut(&node).filter(|link| !link.connections.is_empty()) {
-            link.closing |= planned;
-            // Fails only if there is no connection any more, which is what was asked for.
-            let _ = self.swarm.disconnect_peer_id(peer_id_of(&node));
+    /// Closes all connections to a peer. It counts as gone at once: it may be back before they have ended.
+    async fn close(&mut self, node: NodeId, planned: bool) {
+        let Some(link) = self.links.get_mut(&node).filter(|link| !link.connections.is_empty()) else { return };
+        for (connection, _) in std::mem::take(&mut link.connections) {
+            self.swarm.close_connection(connection);
         }
+        self.end_link(node, planned).await;
     }
 
     async fn want(&mut self, node: NodeId) {
@@ -241,7 +242,6 @@ impl Hub {
         if first {
             let (lane, hub, counters) = (link.lane.clone(), self.own.0.clone(), self.shared.counters.clone());
             link.writer = Some(self.tasks.spawn(write_messages(node, lane, hub, counters)));
-            link.closing = false;
             debug!(%node, %address, dialled = point.is_dialer(), "connected");
             self.tell(TransportEvent::Connected(node, address)).await;
         }
@@ -253,26 +253,31 @@ impl Hub {
         if !link.disconnected(connection) {
             return;
         }
+        let idle = matches!(cause, Some(ConnectionError::KeepAliveTimeout)) || link.lane.unused_for() > IN_USE;
+        match cause {
+            Some(cause) => debug!(%node, %cause, idle, "disconnected"),
+            None => debug!(%node, idle, "disconnected"),
+        }
+        self.end_link(node, idle).await;
+    }
+
+    /// Notes that no connection to a peer is left, and tells why.
+    async fn end_link(&mut self, node: NodeId, planned: bool) {
+        let Some(link) = self.links.get_mut(&node) else { return };
         if let Some(writer) = link.writer.take() {
             writer.abort();
         }
         link.lane.connected.store(false, Ordering::Release);
         lock(&self.shared.peers).remove(&node);
-        let idle = matches!(cause, Some(ConnectionError::KeepAliveTimeout)) || link.lane.unused_for() > IN_USE;
-        let planned = std::mem::take(&mut link.closing) || idle;
-        match cause {
-            Some(cause) => debug!(%node, %cause, planned, "disconnected"),
-            None => debug!(%node, planned, "disconnected"),
-        }
+        let dial = !link.dialling && link.may_dial(Instant::now()) && self.addresses.contains_key(&node);
         if planned {
             self.tell(TransportEvent::Closed(node)).await;
-        } else {
+            return;
+        }
+        self.tell(TransportEvent::Lost(node)).await;
+        if dial {
             // Dialling at once tells whether the process is gone or only the connection.
-            let dial = !link.dialling && link.may_dial(Instant::now()) && self.addresses.contains_key(&node);
-            if dial {
-                self.dial(node).await;
-            }
-            self.tell(TransportEvent::Lost(node)).await;
+            self.dial(node).await;
         }
     }
 

@@ -27,8 +27,6 @@ pub(super) struct Link {
     pub(super) connections: Vec<(ConnectionId, SocketAddr)>,
     pub(super) writer: Option<AbortHandle>,
     pub(super) dialling: bool,
-    /// We are closing the connections ourselves, as planned.
-    pub(super) closing: bool,
     failures: u32,
     not_before: Option<Instant>,
     waiting: Vec<(StreamProtocol, Reply)>,
@@ -41,7 +39,6 @@ impl Link {
             connections: Vec::new(),
             writer: None,
             dialling: false,
-            closing: false,
             failures: 0,
             not_before: None,
             waiting: Vec::new(),
@@ -76,10 +73,12 @@ impl Link {
         if self.connections.len() > 2 { Some(self.connections.remove(0).0) } else { None }
     }
 
-    /// Notes the end of a connection and tells whether it was the last.
+    /// Notes the end of a connection and tells whether it was the last. One that we closed ourselves was given up
+    /// before and never is.
     pub(super) fn disconnected(&mut self, connection: ConnectionId) -> bool {
+        let before = self.connections.len();
         self.connections.retain(|(id, _)| *id != connection);
-        self.connections.is_empty()
+        self.connections.len() < before && self.connections.is_empty()
     }
 
     /// Keeps a request for a stream until a connection is up. One too many is dropped, and its reply with it.
@@ -125,7 +124,9 @@ mod tests {
         assert_eq!(link.connected(ids[0], address), None);
         assert_eq!(link.connected(ids[1], address), None);
         assert_eq!(link.connected(ids[2], address), Some(ids[0]));
+        assert!(!link.disconnected(ids[0]), "it was given up");
         assert!(!link.disconnected(ids[1]));
         assert!(link.disconnected(ids[2]));
+        assert!(!link.disconnected(ids[2]), "the last ends once");
     }
 }

@@ -182,7 +182,6 @@ async fn dials_from_both_ends_at_once_settle() {
         talk(&two, &mut one, &back).await;
         one.transport.close(two.id());
         one.until(|event| (event == TransportEvent::Closed(two.id())).then_some(())).await;
-        two.until(|event| matches!(event, TransportEvent::Lost(_) | TransportEvent::Closed(_)).then_some(())).await;
     }
 }
 
@@ -289,7 +288,7 @@ async fn garbage_and_silence_on_the_port_do_not_keep_members_out() {
     let listen = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
     let key = NodeKey::generate();
     let (_, leaf) = one.identity.issue(&key.signing_request().expect("request"), Role::Manager).expect("issues");
-    let admitted = Admitted { leaf, ca: one.identity.ca().clone(), authority: None, members: Vec::new(), wall_ms: 0 };
+    let admitted = Admitted { leaf, ca: one.identity.ca().clone(), authority: None, members: Vec::new() };
     let data = tempfile::tempdir().expect("tempdir");
     let identity = Arc::new(Identity::adopt(data.path(), "two", key, &admitted).expect("adopts"));
     let mut two = Node::start_on(identity, data, listen);
@@ -345,7 +344,7 @@ async fn a_worker_token_brings_no_authority() {
     let key = NodeKey::generate();
     let admitted = admission::join(&one.seed(), &token, &key, "two").await.expect("admitted");
     assert!(admitted.authority.is_none());
-    assert_eq!(crate::identity::role_of(&admitted.leaf), Some(Role::Worker));
+    assert_eq!(crate::identity::authority::role_of(&admitted.leaf), Some(Role::Worker));
     let data = tempfile::tempdir().expect("tempdir");
     let worker = Node::start(Identity::adopt(data.path(), "two", key, &admitted).expect("adopts"), data);
     let error = admission::join(&worker.seed(), &token, &NodeKey::generate(), "three").await.expect_err("a worker");
@@ -415,7 +414,6 @@ async fn a_large_blob_arrives_whole_from_any_offset_and_a_missing_one_is_said_to
             .await
             .expect("in time")
             .expect("found");
-        assert_eq!(blob.length(), length);
         let mut received = Vec::new();
         timeout(PATIENCE, blob.read_to_end(&mut received)).await.expect("in time").expect("whole");
         assert_eq!(Sha256::digest(&received), Sha256::digest(&bytes[offset as usize..]), "from {offset}");

@@ -171,8 +171,9 @@ pub(crate) async fn join_at(
     let answer = timeout(STEP_TIMEOUT, read_value::<Answer, ANSWER_BYTES_MAX>(&mut stream)).await.map_err(silent)?;
     match answer {
         Ok(Answer::Admitted(grant)) => {
+            let ahead_ms = i128::from(wall_ms) - i128::from(grant.wall_ms);
             let admitted = accept(*grant, token, key).map_err(nonsense)?;
-            info!(%address, node = %key.node_id(), "admitted to the shoal");
+            info!(%address, node = %key.node_id(), clock_ahead_ms = %ahead_ms, "admitted to the shoal");
             Ok(admitted)
         }
         Ok(Answer::Refused(refusal)) => Err(AdmissionError::Refused { seed: seed.to_owned(), refusal }),
@@ -197,7 +198,7 @@ fn accept(grant: Grant, token: &Token, key: &NodeKey) -> Result<Admitted, &'stat
         ca_key,
         secrets: Secrets { manager: Secret::from(manager), worker: Secret::from(worker) },
     });
-    Ok(Admitted { leaf, ca, authority, members: grant.members, wall_ms: grant.wall_ms })
+    Ok(Admitted { leaf, ca, authority, members: grant.members })
 }
 
 /// Connects to the first address of the seed that answers, by TLS.
