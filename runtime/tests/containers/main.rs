@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Some("shim") => return shoal_runtime::container::shim_main(arguments),
         Some("daemon") => return adoption::daemon(arguments),
         Some("hidden") => return isolation::behind_a_new_sys(),
+        Some("unified") => return isolation::with_cgroup_v2(),
         _ => {}
     }
     if !nix::unistd::geteuid().is_root() {
