@@ -12,7 +12,9 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bollard::models::{ImageDeleteResponseItem, ImageSummary};
-use shoal_runtime::image::{Digest, ImageStore, Reference};
+use shoal_cluster::intent::service::Service;
+use shoal_cluster::view::TaskView;
+use shoal_runtime::image::{Digest, ImageStore, Reference, StoreError};
 
 use super::NodeHandle;
 use super::error::{ApiError, shown};
@@ -101,52 +103,83 @@ async fn tag(node: &NodeHandle, name: &str, params: &Params) -> Result<Response,
 
 /// Takes a name away, and the image with its last name. An image that a task here runs stays unless `force`d.
 async fn remove(node: &NodeHandle, name: &str, force: bool) -> Result<Response, ApiError> {
-    let in_use = in_use(node);
+    let (in_use, wanted) = (in_use(node), wanted(node));
     let name = name.to_owned();
-    let removed = blocking(node, move |images| remove_blocking(images, &name, &in_use, force)).await?;
+    let removed = blocking(node, move |images| {
+        let removal = plan_removal(images, &name, &in_use, force)?;
+        carry_out(images, &removal, &wanted).map_err(|error| ApiError::internal(&error))
+    });
+    let removed = removed.await?;
     node.images_changed.notify_one();
     Ok(Json(removed).into_response())
 }
 
-fn remove_blocking(
-    images: &ImageStore,
-    name: &str,
-    in_use: &BTreeSet<Digest>,
-    force: bool,
-) -> Result<Vec<ImageDeleteResponseItem>, ApiError> {
-    let failed = |error: shoal_runtime::image::StoreError| ApiError::internal(&error);
+/// What removing an image by one of its names means.
+enum Removal {
+    /// It has other names: only this one goes.
+    Name(Reference),
+    /// The image goes, with all its names.
+    Image(Digest, BTreeSet<Reference>),
+}
+
+fn plan_removal(images: &ImageStore, name: &str, in_use: &BTreeSet<Digest>, force: bool) -> Result<Removal, ApiError> {
     let digest = resolve(images, name)?;
     let references = images.list().into_iter().find(|image| image.digest == digest).map(|image| image.references);
     let references = references.unwrap_or_default();
     let named = name.parse::<Reference>().ok().filter(|reference| references.contains(reference));
-    let untagged =
-        |reference: &Reference| ImageDeleteResponseItem { untagged: Some(reference.to_string()), deleted: None };
     if let Some(reference) = named.filter(|_| references.len() > 1) {
-        images.untag(&reference).map_err(failed)?;
-        return Ok(vec![untagged(&reference)]);
+        return Ok(Removal::Name(reference));
     }
     if in_use.contains(&digest) && !force {
         let why = "a task on this node runs it: remove its service first, or force it";
         return Err(ApiError::Conflict(format!("conflict: unable to remove image {}: {why}", shown(name))));
     }
-    images.remove(&digest).map_err(failed)?;
-    let pruned = images.prune(in_use).map_err(failed)?;
-    let blobs = pruned.blobs.iter().map(ToString::to_string);
-    let deleted = std::iter::once(digest.to_string()).chain(blobs.filter(|blob| *blob != digest.to_string()));
-    let deleted = deleted.map(|digest| ImageDeleteResponseItem { untagged: None, deleted: Some(digest) });
+    Ok(Removal::Image(digest, references))
+}
+
+/// Removes what was planned. Other images stay, those without a name too: older tasks may still run them.
+fn carry_out(
+    images: &ImageStore,
+    removal: &Removal,
+    wanted: &BTreeSet<Digest>,
+) -> Result<Vec<ImageDeleteResponseItem>, StoreError> {
+    let untagged =
+        |reference: &Reference| ImageDeleteResponseItem { untagged: Some(reference.to_string()), deleted: None };
+    let (digest, references) = match removal {
+        Removal::Name(reference) => {
+            images.untag(reference)?;
+            return Ok(vec![untagged(reference)]);
+        }
+        Removal::Image(digest, references) => (digest, references),
+    };
+    images.remove(digest)?;
+    let kept = images.list().into_iter().map(|image| image.digest).chain(wanted.iter().copied()).collect();
+    let pruned = images.prune(&kept)?;
+    let deleted = std::iter::once(*digest).chain(pruned.blobs.into_iter().filter(|blob| blob != digest));
+    let deleted = deleted.map(|digest| ImageDeleteResponseItem { untagged: None, deleted: Some(digest.to_string()) });
     Ok(references.iter().map(untagged).chain(deleted).collect())
 }
 
-/// Returns the images that must stay on this node: those of its tasks, and of the present services, whose tasks may
-/// come here at any time.
+/// Returns the images of this node's tasks.
 fn in_use(node: &NodeHandle) -> BTreeSet<Digest> {
     let views = node.views();
-    let here: BTreeSet<_> = views
-        .tasks
-        .iter()
-        .filter(|task| task.node == node.about.id && !task.report.state.is_final())
-        .map(|task| task.report.service)
-        .collect();
-    let services = views.services.iter().filter(|service| here.contains(&service.id));
-    services.filter_map(|service| service.spec.task.image.digest.as_ref()?.parse().ok()).collect()
+    let here = |service: &&Service| {
+        let of_it = |task: &&TaskView| task.report.service == service.id && !task.report.state.is_final();
+        views.tasks.iter().filter(of_it).any(|task| task.node == node.about.id)
+    };
+    views.services.iter().filter(here).filter_map(pinned).collect()
+}
+
+/// Returns the images of all services: their tasks may come here at any time, and the fetch may have begun.
+fn wanted(node: &NodeHandle) -> BTreeSet<Digest> {
+    node.views().services.iter().filter_map(pinned).collect()
+}
+
+fn pinned(service: &Service) -> Option<Digest> {
+    service.spec.task.image.digest.as_ref()?.parse().ok()
+}
+
+/// Returns how many images this node has.
+pub(super) async fn count(node: &NodeHandle) -> usize {
+    blocking(node, |images| Ok(images.list().len())).await.unwrap_or_default()
 }

@@ -91,7 +91,7 @@ pub(super) async fn info(State(node): State<NodeHandle>) -> Json<SystemInfo> {
         containers_running: count(running),
         containers_paused: Some(0),
         containers_stopped: count(here().count() - running),
-        images: count(node.images.list().len()),
+        images: count(super::images::count(&node).await),
         driver: Some("overlayfs".to_owned()),
         driver_status: Some(Vec::new()),
         docker_root_dir: Some(about.data_dir.display().to_string()),

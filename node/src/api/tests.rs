@@ -1,5 +1,6 @@
 //! The API as clients see it: the real router, over a shoal of three nodes that stands still.
 
+mod docker;
 mod shoal;
 
 use axum::body::{Body, to_bytes};
