@@ -161,6 +161,7 @@ pub(crate) fn with_cgroup_v2() -> ExitCode {
     assert!(text.contains("0::/\n") && text.contains("1\n"), "{text}");
     leave_to_sweep(&lab);
     lab.assert_nothing_left();
+    super::lab::remove_tools();
     ExitCode::SUCCESS
 }
 
@@ -177,6 +178,7 @@ pub(crate) fn behind_a_new_sys() -> ExitCode {
     assert_eq!((exit.signal, exit.oom), (Some(9), true));
     leave_to_sweep(&lab);
     lab.assert_nothing_left();
+    super::lab::remove_tools();
     ExitCode::SUCCESS
 }
 

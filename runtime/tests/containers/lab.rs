@@ -5,7 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ impl Lab {
         ContainerSpec {
             id: id.to_owned(),
             labels: [("task".to_owned(), id.to_owned())].into(),
-            layers: vec![tools_layer().to_path_buf()],
+            layers: vec![tools_layer()],
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
             hostname: "lab".to_owned(),
             resolv_conf: "nameserver 10.1.2.3\nsearch shoal.internal\n".to_owned(),
@@ -153,10 +153,16 @@ pub(crate) fn cgroups_named(name: &str) -> Vec<PathBuf> {
     found
 }
 
+static TOOLS_LAYER: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
+
 /// The layer with the tools, made once per run.
-pub(crate) fn tools_layer() -> &'static Path {
-    static LAYER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    LAYER.get_or_init(make_tools_layer).path()
+pub(crate) fn tools_layer() -> PathBuf {
+    TOOLS_LAYER.lock().unwrap().get_or_insert_with(make_tools_layer).path().to_path_buf()
+}
+
+/// Statics are not dropped, so that what is left on disk has to be removed at the end of `main`.
+pub(crate) fn remove_tools() {
+    drop(TOOLS_LAYER.lock().unwrap().take());
 }
 
 fn make_tools_layer() -> tempfile::TempDir {

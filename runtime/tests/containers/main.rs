@@ -37,7 +37,9 @@ fn main() -> ExitCode {
     let cases = [life::CASES, isolation::CASES, adoption::CASES, figures::CASES].concat();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let cases: Vec<Case> = cases.into_iter().filter(|(name, _)| wanted(name)).collect();
-    run(&cases)
+    let code = run(&cases);
+    lab::remove_tools();
+    code
 }
 
 fn run(cases: &[Case]) -> ExitCode {
