@@ -67,6 +67,7 @@ pub enum ClientError {
     },
 }
 
+#[cfg(test)]
 impl ClientError {
     /// Tells whether the node refused with this status.
     pub fn is_status(&self, wanted: u16) -> bool {

@@ -127,7 +127,9 @@ impl Driver {
                 tracing::debug!(%peer, %address, "connected");
                 Input::PeerConnected(peer)
             }
-            TransportEvent::Lost(peer) | TransportEvent::DialFailed { to: peer, refused: true } => Input::PeerLost(peer),
+            TransportEvent::Lost(peer) | TransportEvent::DialFailed { to: peer, refused: true } => {
+                Input::PeerLost(peer)
+            }
             TransportEvent::Message { from, bytes } => Input::Received { from, message: bytes },
             TransportEvent::Closed(_) | TransportEvent::DialFailed { refused: false, .. } => return,
             TransportEvent::SeedFailed { address, reason } => {

@@ -35,7 +35,8 @@ pub fn name() -> Name {
 pub fn address(towards: Option<SocketAddr>) -> IpAddr {
     // Connecting a UDP socket sends nothing: the kernel only looks up the route. 192.0.2.1 is of RFC 5737.
     let towards = towards.unwrap_or_else(|| (Ipv4Addr::new(192, 0, 2, 1), 9).into());
-    let any: IpAddr = if towards.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if towards.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
     let routed = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())
@@ -46,7 +47,8 @@ pub fn address(towards: Option<SocketAddr>) -> IpAddr {
 /// Returns the first IPv4 address of an interface that is up and is not loopback.
 fn interface() -> Option<IpAddr> {
     use nix::net::if_::InterfaceFlags;
-    let up = |flags: InterfaceFlags| flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK);
+    let up =
+        |flags: InterfaceFlags| flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK);
     let mut addresses = nix::ifaddrs::getifaddrs().ok()?.filter(|interface| up(interface.flags));
     addresses.find_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())))
 }

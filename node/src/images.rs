@@ -79,7 +79,7 @@ impl Images {
         let views = self.views.borrow().clone();
         let known = |digest: &Digest| views.images.keys().any(|image| image.ends_with(&digest.to_string()));
         if let Some(digest) = reference.digest() {
-            return known(digest).then_some(*digest);
+            return known(&digest).then_some(digest);
         }
         let prefix = format!("{reference}@");
         let held = views.images.iter().filter_map(|(image, nodes)| Some((nodes.len(), image.strip_prefix(&prefix)?)));
@@ -89,7 +89,8 @@ impl Images {
     /// Returns an image and its unpacked layers, bottom to top, after fetching from peers what is missing.
     pub async fn ensure(&self, reference: &str, digest: Option<&str>) -> Result<(Image, Vec<PathBuf>), ImageError> {
         let pinned = digest.and_then(|digest| digest.parse().ok());
-        let digest = pinned.or_else(|| self.resolve(reference)).ok_or_else(|| ImageError::Unknown(reference.to_owned()))?;
+        let digest =
+            pinned.or_else(|| self.resolve(reference)).ok_or_else(|| ImageError::Unknown(reference.to_owned()))?;
         let turn = self.turn(digest);
         let _one_at_a_time = turn.lock().await;
         self.fetch(&digest, reference).await?;
@@ -117,7 +118,10 @@ impl Images {
         for peer in self.sources(digest) {
             match self.fetch_from(peer, digest).await {
                 Ok(()) => {
-                    let name = reference.parse::<Reference>().ok().filter(|name| self.store.resolve(&name.to_string()).is_none());
+                    let name = reference
+                        .parse::<Reference>()
+                        .ok()
+                        .filter(|name| self.store.resolve(&name.to_string()).is_none());
                     self.store.register(*digest, name).map_err(|error| ImageError::Store(chain(&error)))?;
                     tracing::info!(image = reference, %digest, from = %peer, "fetched an image");
                     self.changed();
@@ -157,7 +161,8 @@ impl Images {
     }
 
     async fn fetch_blob(&self, peer: NodeId, wanted: Descriptor) -> Result<(), String> {
-        let blob = self.transport.fetch_blob(peer, &wanted.digest.to_string(), 0).await.map_err(|error| chain(&error))?;
+        let blob =
+            self.transport.fetch_blob(peer, &wanted.digest.to_string(), 0).await.map_err(|error| chain(&error))?;
         let store = Arc::clone(&self.store);
         let mut reader = SyncIoBridge::new(blob);
         let written = tokio::task::spawn_blocking(move || {

@@ -1,26 +1,22 @@
 //! Telemetry: how the node tells operators what happens, as log lines for people or for machines.
 
+use std::io::IsTerminal;
+
 use shoal_cluster::Event;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
+use crate::cli::up::LogFormat;
 
 /// Always quiet: libraries that say something at every query or packet.
-const QUIET: &str = "hickory_server=warn,hickory_proto=error,libp2p_swarm=warn,libp2p_core=warn,libp2p_tcp=warn,netlink_proto=warn,yamux=warn,multistream_select=warn";
+const QUIET: &str = "hickory_server=warn,hickory_proto=error,libp2p_swarm=warn,libp2p_core=warn,libp2p_tcp=warn,netlink_proto=warn,netlink_packet_route=error,yamux=warn,multistream_select=warn";
 
 /// Starts logging to standard error. `level` is a filter such as `info` or `shoal=debug,info`.
 pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{QUIET},{level}"))?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match format {
         LogFormat::Human => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -78,7 +78,10 @@ async fn identify(args: &UpArgs) -> anyhow::Result<(Identity, Contacts)> {
     }
     let name = args.name.clone().unwrap_or_else(host::name);
     if args.seed.is_empty() {
-        anyhow::ensure!(token.is_none(), "--token needs --seed HOST:PORT: the address of any node of the shoal to join");
+        anyhow::ensure!(
+            token.is_none(),
+            "--token needs --seed HOST:PORT: the address of any node of the shoal to join"
+        );
         return Ok((Identity::found(&args.data_dir, name.as_str())?, Vec::new()));
     }
     let token = token.context("--seed needs --token TOKEN: `shoal join-token` on a node of the shoal prints it")?;
@@ -149,7 +152,11 @@ impl Node {
             events: task_events,
         });
         serve_peers(&transport, &images);
-        tokio::spawn(admission::serve(Arc::clone(&identity), Arc::new(FrontDesk { own, views: views.clone() }), admissions));
+        tokio::spawn(admission::serve(
+            Arc::clone(&identity),
+            Arc::new(FrontDesk { own, views: views.clone() }),
+            admissions,
+        ));
         tokio::spawn(executor::run(Arc::clone(&host), commanded));
         tokio::spawn(levels::carry(Edges { own, transport: transport.clone(), overlay, dns }, views.clone()));
         dial_seeds(args, &transport).await;
@@ -198,13 +205,12 @@ fn start_overlay(args: &UpArgs, identity: &Identity, gossip: SocketAddr) -> anyh
         server: identity.tunnel_server()?,
         client: identity.tunnel_client()?,
         server_name: crate::identity::SERVER_NAME.to_owned(),
-        identify: Arc::new(|chain| node_id_of(chain)),
+        identify: Arc::new(node_id_of),
     })?)
 }
 
 async fn start_dns(args: &UpArgs) -> anyhow::Result<(Arc<DnsServer>, Vec<SocketAddr>)> {
-    let upstreams =
-        if args.upstream.is_empty() { Upstreams::System } else { Upstreams::List(args.upstream.clone()) };
+    let upstreams = if args.upstream.is_empty() { Upstreams::System } else { Upstreams::List(args.upstream.clone()) };
     let dns = Arc::new(DnsServer::new(DnsConfig { upstreams, ..DnsConfig::default() }));
     let mut addresses = Vec::new();
     for address in &args.dns_listen {

@@ -29,7 +29,6 @@ enum Command {
 /// Seeds that once found a bug: seed, nodes, and what was found.
 const REGRESSIONS: &str = include_str!("../regressions/seeds.txt");
 
-
 #[derive(clap::Args)]
 struct RunArgs {
     /// Repeat exactly this seed, twice, and compare the trace hashes
@@ -122,7 +121,8 @@ fn regressions(began: Instant) -> ExitCode {
 fn run_one(options: Options) -> Report {
     let copy = options.clone();
     panic::catch_unwind(panic::AssertUnwindSafe(|| run(options))).unwrap_or_else(|cause| {
-        let text = cause.downcast_ref::<String>().cloned().or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text =
+            cause.downcast_ref::<String>().cloned().or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Report::crashed(&copy, text.unwrap_or_default())
     })
 }

@@ -83,7 +83,8 @@ impl Report {
     pub fn repeat(&self) -> String {
         let Options { seed, nodes, sabotage, .. } = &self.options;
         let sabotage = sabotage.map_or(String::new(), |sabotage| {
-            let value = clap::ValueEnum::to_possible_value(&sabotage).map_or(String::new(), |value| value.get_name().to_owned());
+            let value = clap::ValueEnum::to_possible_value(&sabotage)
+                .map_or(String::new(), |value| value.get_name().to_owned());
             format!(" --sabotage {value}")
         });
         format!("cargo run --release -p shoal-simulations -- run --seed {seed} --nodes {nodes}{sabotage}")
@@ -92,7 +93,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.2}s", time.as_secs_f64()));
+        let seconds =
+            |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.2}s", time.as_secs_f64()));
         write!(
             f,
             "seed {:>6}  {}  converged {:>7}  loss known {:>7}  replaced {:>7}  rejoined {:>7}  events {:>8}  trace {}",
@@ -112,7 +114,9 @@ impl fmt::Display for Report {
         )?;
         match &self.outcome {
             Outcome::Right => Ok(()),
-            Outcome::Wrong(what) | Outcome::NoProgress(what) => what.iter().try_for_each(|line| write!(f, "\n    {line}")),
+            Outcome::Wrong(what) | Outcome::NoProgress(what) => {
+                what.iter().try_for_each(|line| write!(f, "\n    {line}"))
+            }
             Outcome::Crashed(text) => write!(f, "\n    the core panicked: {text}"),
         }
     }

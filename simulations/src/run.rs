@@ -95,7 +95,9 @@ fn lose(world: &mut World, gone: usize) -> Result<(Duration, Duration), Outcome>
     while !checkers::unnoticed(world, gone).is_empty() {
         if world.at_us - began > DETECTION_MAX.as_micros() as u64 {
             let blind = checkers::unnoticed(world, gone);
-            return Err(Outcome::NoProgress(vec![format!("detection: nodes {blind:?} did not notice that {gone} is gone")]));
+            return Err(Outcome::NoProgress(vec![format!(
+                "detection: nodes {blind:?} did not notice that {gone} is gone"
+            )]));
         }
         world.run_until(world.at_us + LOOK.as_micros() as u64);
     }

@@ -107,7 +107,8 @@ impl Operators {
     }
 
     fn spec(&mut self, name: &str, write: u64) -> ServiceSpec {
-        let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
+        let image =
+            ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
         ServiceSpec {
             name: Name::new(name).expect("a plain name"),
             labels: [(WRITE_LABEL.to_owned(), write.to_string())].into(),

@@ -81,6 +81,7 @@ fn resolv_conf(dns: Addresses) -> String {
 pub(super) fn stop_signal(order: &TaskOrder) -> i32 {
     let name = order.spec.stop_signal.as_deref().unwrap_or("SIGTERM");
     let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    let number = name.parse().ok().or_else(|| full.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32));
+    let number =
+        name.parse().ok().or_else(|| full.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32));
     number.unwrap_or(nix::sys::signal::Signal::SIGTERM as i32)
 }

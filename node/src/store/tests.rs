@@ -4,7 +4,9 @@ use super::*;
 
 const OWNER: [u8; 32] = [3; 32];
 
-fn reopen(path: &Path) -> (DataDirectory, Result<(Store, Vec<Vec<u8>>), StoreError>) {
+type Opened = Result<(Store, Vec<Vec<u8>>), StoreError>;
+
+fn reopen(path: &Path) -> (DataDirectory, Opened) {
     let directory = DataDirectory::open(path).expect("the directory is free");
     let opened = Store::open(&directory, OWNER);
     (directory, opened)

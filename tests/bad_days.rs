@@ -1,0 +1,145 @@
+//! Bad days of a node: tasks that fail, strangers, a daemon or a disk that breaks off.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::support::{Lab, Node, signal, traces, until};
+
+pub(crate) fn a_missing_command_is_shown_and_backed_off(lab: &mut Lab) -> Result<()> {
+    shown_and_backed_off(
+        lab,
+        "missing",
+        "service create --detach --name missing --entrypoint /no/such/command whoami:latest",
+        "/no/such/command",
+    )
+}
+
+pub(crate) fn a_task_that_exits_at_once_is_backed_off(lab: &mut Lab) -> Result<()> {
+    shown_and_backed_off(
+        lab,
+        "exits",
+        "service create --detach --name exits whoami:latest --nonsense",
+        "non-zero exit (1)",
+    )
+}
+
+/// Creates a service that cannot run, and looks for its error and for the pauses between attempts.
+fn shown_and_backed_off(lab: &Lab, name: &str, create: &str, error: &str) -> Result<()> {
+    lab.ok(create)?;
+    until("the error is shown", || {
+        let said = lab.ok(&format!("service ps --no-trunc {name}"))?;
+        ensure!(said.contains(error), "{said}");
+        Ok(())
+    })?;
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let (_, tasks) = lab.nodes[1].api("GET", "/tasks", b"")?;
+    let (_, services) = lab.nodes[1].api("GET", "/services", b"")?;
+    let services = services.as_array().context("a list")?;
+    let id = &services.iter().find(|service| service["Spec"]["Name"] == name).context("the service")?["ID"];
+    let attempts = tasks.as_array().context("a list")?.iter().filter(|task| &task["ServiceID"] == id).count();
+    ensure!(attempts <= 12, "{attempts} attempts in a few seconds: nothing slows them down");
+    lab.ok(&format!("service rm {name}")).map(drop)
+}
+
+pub(crate) fn a_token_of_another_shoal_is_refused(lab: &mut Lab) -> Result<()> {
+    let founder = lab.up(2, "other", &["--listen", "198.51.100.3:8946"])?;
+    let socket = founder.socket.clone();
+    let token = until("the other shoal has a token", || {
+        let output = crate::support::shoal(&["--socket", socket.to_str().context("plain")?, "join-token", "--quiet"])?;
+        ensure!(output.status.success(), "{}", founder.said());
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    })?;
+    let arguments = ["--listen", "198.51.100.2:8946", "--seed", "198.51.100.1:7946", "--token", &token];
+    let foreigner = lab.up(1, "foreigner", &arguments)?;
+    until("the foreigner is refused", || {
+        let said = foreigner.said();
+        let refused = ["another shoal", "fingerprint", "CA"].iter().any(|word| said.contains(word));
+        ensure!(refused, "{said}");
+        Ok(())
+    })?;
+    ensure!(!foreigner.socket.exists() || !foreigner.said().contains("member"), "{}", foreigner.said());
+    let said = lab.ok("node ls")?;
+    ensure!(!said.contains("foreigner") && !said.contains("other"), "a stranger is a member:\n{said}");
+    for stranger in [&founder, &foreigner] {
+        if lab.ended(stranger)?.is_none() {
+            signal(stranger.pid, Signal::SIGTERM)?;
+            until("it stops", || lab.ended(stranger)?.context("it still runs").map(drop))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn an_unreachable_seed_is_tried_until_told_to_stop(lab: &mut Lab) -> Result<()> {
+    let token = lab.ok("join-token --quiet")?.trim().to_owned();
+    let seed = "198.51.100.77:7946";
+    let lonely = lab.up(2, "lonely", &["--listen", "198.51.100.3:8947", "--seed", seed, "--token", &token])?;
+    until("it says so more than once", || {
+        let said = lonely.said();
+        ensure!(said.matches(seed).count() >= 2, "{said}");
+        Ok(())
+    })?;
+    ensure!(lab.ended(&lonely)?.is_none(), "it gave up: {}", lonely.said());
+    signal(lonely.pid, Signal::SIGTERM)?;
+    until("it stops", || lab.ended(&lonely)?.context("it still runs").map(drop))
+}
+
+/// Returns the tasks that have processes, each with its oldest process.
+fn processes_of_tasks() -> BTreeMap<String, i32> {
+    let mut found = BTreeMap::new();
+    for pid in traces::pids() {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let task = groups.lines().find_map(|line| line.split_once("/shoal/")?.1.split('/').nth(1).map(str::to_owned));
+        if let Some(task) = task {
+            let oldest = found.entry(task).or_insert(pid);
+            *oldest = pid.min(*oldest);
+        }
+    }
+    found
+}
+
+/// Returns the process of the task of `web` that runs on a node.
+fn own_task(node: &Node) -> Result<(String, i32)> {
+    let (_, status) = node.api("GET", "/shoal/status", b"")?;
+    let tasks = node.running("web")?;
+    let own = tasks.iter().find(|task| task["NodeID"] == status["node"]["id"]).context("the node runs no task")?;
+    let id = own["ID"].as_str().context("an id")?.to_owned();
+    let pid = *processes_of_tasks().get(&id).with_context(|| format!("task {id} has no process"))?;
+    Ok((id, pid))
+}
+
+pub(crate) fn a_daemon_killed_alone_leaves_its_tasks_running(lab: &mut Lab) -> Result<()> {
+    let node = lab.nodes[1].clone();
+    let (id, pid) = own_task(&node)?;
+    node.kill()?;
+    ensure!(processes_of_tasks().get(&id) == Some(&pid), "the task died with the daemon");
+    node.start()?;
+    lab.settle("web", 3)?;
+    // If the others had replaced the task before the node was back, it is another one; what runs must be adopted.
+    let (after, adopted) = own_task(&node)?;
+    ensure!(after != id || adopted == pid, "task {id} was started again as process {adopted}, it was {pid}");
+    ensure!(processes_of_tasks().len() == 3, "{:?}", processes_of_tasks());
+    Ok(())
+}
+
+pub(crate) fn a_torn_last_record_is_cut_off_and_nothing_lost(lab: &mut Lab) -> Result<()> {
+    let node = lab.nodes[2].clone();
+    let (_, before) = node.api("GET", "/shoal/status", b"")?;
+    node.kill()?;
+    let log = node.directory.join("data/state/log");
+    let mut bytes = fs::read(&log).with_context(|| log.display().to_string())?;
+    // The beginning of a record whose end never came.
+    bytes.extend_from_slice(&[0x40, 0, 0, 0, 0xde, 0xad]);
+    fs::write(&log, bytes)?;
+    node.start()?;
+    lab.settle("web", 3)?;
+    let (_, after) = node.api("GET", "/shoal/status", b"")?;
+    ensure!(before["node"]["id"] == after["node"]["id"] && before["shoal"] == after["shoal"], "{before}\n{after}");
+    until("all agree", || {
+        let said = lab.ok("node ls")?;
+        ensure!(said.matches("Ready").count() == 3, "{said}");
+        Ok(())
+    })
+}
