@@ -225,18 +225,29 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         .filter(|task| task.desired && task.reachable)
         .map(|task| (task.report.service, task.report.slot))
         .collect();
+    let mut latest_ms: BTreeMap<(ServiceId, u32), u64> = BTreeMap::new();
+    for TaskView { report, .. } in &views.tasks {
+        let latest = latest_ms.entry((report.service, report.slot)).or_default();
+        *latest = report.since_ms.max(*latest);
+    }
+    // Later than all others of its slot, so that clients show those as its history.
+    let since_ms = |service: &Service, slot: u32| {
+        let latest = latest_ms.get(&(service.id, slot)).map_or(0, |latest| latest.saturating_add(1));
+        service.updated_ms.max(latest)
+    };
     let services = views
         .services
         .iter()
         .filter(|service| wanted.service(service.id) && wanted.revision(service.revision, Some(service)));
     let slots = services.flat_map(|service| (1..=service.spec.replicas).map(move |slot| (service, slot)));
     let free = slots.filter(|(service, slot)| !taken.contains(&(service.id, *slot)));
-    free.take(PENDING_MAX).map(|(service, slot)| (Some(service), waiting(service, slot))).collect()
+    let waiting = |(service, slot)| (Some(service), waiting(service, slot, since_ms(service, slot)));
+    free.take(PENDING_MAX).map(waiting).collect()
 }
 
-fn waiting(service: &Service, slot: u32) -> Task {
+fn waiting(service: &Service, slot: u32, since_ms: u64) -> Task {
     let parts: [&[u8]; 3] = [&service.id.0, &slot.to_be_bytes(), &service.revision.to_be_bytes()];
-    let since = rfc3339(service.updated_ms);
+    let since = rfc3339(since_ms);
     Task {
         id: Some(TaskId(hash::id128("pending-task", &parts)).to_string()),
         version: Some(ObjectVersion { index: Some(service.version) }),

@@ -134,6 +134,7 @@ async fn tasks_are_shown_with_dockers_words_and_free_slots_as_pending() {
     assert_eq!(tasks[1]["Status"]["ContainerStatus"]["ExitCode"], 1);
     assert_eq!(tasks[3]["Status"]["Err"], "its node is down");
     assert!(tasks[4].get("NodeID").is_none());
+    assert!(tasks[4]["CreatedAt"].as_str() > tasks[3]["CreatedAt"].as_str(), "what waits comes before what was");
     assert!(tasks[0]["CreatedAt"].as_str() > tasks[1]["CreatedAt"].as_str(), "the newest of a slot comes first");
     assert_eq!(tasks[4]["ID"], get(r#"/tasks?filters={"service":["web"]}"#).await[4]["ID"]);
     let pending = tasks[4]["ID"].as_str().unwrap();
