@@ -174,7 +174,9 @@ async fn fetch_across(lab: &Lab, show: &Show) -> anyhow::Result<()> {
     let elsewhere = |page: &String| whoami::line(page, "node").is_some_and(|node| node != host.name);
     let pages = until("a page of a task on another node", PATIENCE, async || {
         let pages = view::pages_from_container(pid, SERVICE_URL).await?;
-        let found = pages.len() >= usize::try_from(REPLICAS)? && pages.iter().any(elsewhere);
+        // Each task has an IPv6 address too.
+        let tasks: BTreeSet<_> = pages.iter().filter_map(|page| whoami::line(page, "task")).collect();
+        let found = tasks.len() == usize::try_from(REPLICAS)? && pages.iter().any(elsewhere);
         ensure!(found, "the pages were {pages:?}");
         Ok(pages)
     })
