@@ -1,8 +1,8 @@
 //! Bodies: JSON within a bound, refused with the place where it stops making sense.
 
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use http_body_util::LengthLimitError;
+use futures::TryStreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -24,14 +24,37 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = to_bytes(request.into_body(), JSON_BYTES_MAX).await.map_err(|error| {
-            let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
-            match too_large {
-                true => ApiError::TooLarge { max_bytes: JSON_BYTES_MAX as u64 },
-                false => ApiError::BadRequest(format!("the request body cannot be read: {error}")),
-            }
-        })?;
+        let bytes = read(request.into_body()).await?;
         parse(&bytes).map(Self)
+    }
+}
+
+/// Reads a whole body, within the bound.
+async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+    let unreadable = |error| ApiError::BadRequest(format!("the request body cannot be read: {error}"));
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.try_next().await.map_err(unreadable)? {
+        if bytes.len() + chunk.len() > JSON_BYTES_MAX {
+            drain(Body::from_stream(chunks)).await;
+            return Err(ApiError::TooLarge { max_bytes: JSON_BYTES_MAX as u64 });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Reads away what a refused request still sends, within a bound: a client that cannot finish its request reports a
+/// broken connection instead of the answer.
+pub(super) async fn drain(body: Body) {
+    const BYTES_MAX: u64 = 64 << 20;
+    let mut chunks = body.into_data_stream();
+    let mut bytes = 0;
+    while let Ok(Some(chunk)) = chunks.try_next().await {
+        bytes += chunk.len() as u64;
+        if bytes > BYTES_MAX {
+            return;
+        }
     }
 }
 

@@ -67,7 +67,11 @@ pub(super) async fn named(
         (&Method::GET, Some((name, "json"))) => inspect(&node, name).await,
         (&Method::POST, Some((name, "tag"))) => tag(&node, name, &params).await,
         (&Method::DELETE, _) => remove(&node, &rest, params.flag("force")).await,
-        (method, _) => Err(super::not_here::refusal(method, request.uri().path(), ApiError::NoSuchPath)),
+        (method, _) => {
+            let refusal = super::not_here::refusal(method, request.uri().path(), ApiError::NoSuchPath);
+            super::body::drain(request.into_body()).await;
+            Err(refusal)
+        }
     }
 }
 

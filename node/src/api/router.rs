@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, Uri, header};
@@ -10,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use tower::ServiceExt;
 
+use super::body::drain;
 use super::error::{ApiError, shown};
 use super::params::Segment;
 use super::system::version_text;
@@ -30,7 +32,10 @@ pub(super) fn router(node: NodeHandle) -> Router {
                     // The router answers everything, errors included.
                     paths.oneshot(request).await.unwrap_or_else(|never| match never {})
                 }
-                Err(error) => error.into_response(),
+                Err(error) => {
+                    drain(request.into_body()).await;
+                    error.into_response()
+                }
             }
         }
     };
@@ -83,11 +88,13 @@ async fn no_config(Segment(name): Segment) -> ApiError {
     ApiError::not_found("config", &name)
 }
 
-async fn not_found(method: Method, uri: Uri) -> ApiError {
+async fn not_found(method: Method, uri: Uri, body: Body) -> ApiError {
+    drain(body).await;
     not_here::refusal(&method, uri.path(), ApiError::NoSuchPath)
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> ApiError {
+async fn not_allowed(method: Method, uri: Uri, body: Body) -> ApiError {
+    drain(body).await;
     not_here::refusal(&method, uri.path(), ApiError::MethodNotAllowed)
 }
 

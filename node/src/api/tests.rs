@@ -1,5 +1,6 @@
 //! The API as clients see it: the real router, over a shoal of three nodes that stands still.
 
+mod archive;
 mod docker;
 mod shoal;
 
@@ -218,6 +219,36 @@ async fn bodies_that_make_no_sense_are_refused_and_change_nothing() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
     refused(Method::POST, "/services/web/update", "{}", StatusCode::BAD_REQUEST, "invalid version").await;
     refused(Method::POST, "/services/web/update?version=x", "{}", StatusCode::BAD_REQUEST, "invalid version").await;
+}
+
+#[tokio::test]
+async fn an_image_lives_from_load_to_removal() {
+    let shoal = Shoal::new();
+    let archive = archive::small();
+    let (status, loaded) = ask(&shoal, Method::POST, "/images/load?quiet=1", archive.clone()).await;
+    assert_eq!((status, &loaded), (StatusCode::OK, &json!({ "stream": "Loaded image: small:1\n" })));
+    let (_, list) = ask(&shoal, Method::GET, r#"/images/json?filters={"label":["tier=front"]}"#, "").await;
+    assert_eq!(list[0]["RepoTags"], json!(["small:1"]));
+    assert_eq!(list[0]["Created"], 1_767_225_600);
+    let (_, image) = ask(&shoal, Method::GET, "/images/small:1/json", "").await;
+    assert_eq!((&image["Id"], &image["Config"]["Cmd"]), (&list[0]["Id"], &json!(["/whoami"])));
+
+    let (status, _) = ask(&shoal, Method::POST, "/images/small:1/tag?repo=team/other&tag=2", "").await;
+    assert_eq!(status, StatusCode::CREATED);
+    let (_, known) = ask(&shoal, Method::GET, "/distribution/team/other:2/json", "").await;
+    let digest = known["Descriptor"]["digest"].as_str().unwrap();
+    let spec =
+        json!({ "Name": "x", "TaskTemplate": { "ContainerSpec": { "Image": format!("team/other:2@{digest}") } } });
+    assert_eq!(ask(&shoal, Method::POST, "/services/create", spec.to_string()).await.0, StatusCode::CREATED);
+
+    let (_, removed) = ask(&shoal, Method::DELETE, "/images/small:1", "").await;
+    assert_eq!(removed, json!([{ "Untagged": "small:1" }]), "it still has another name");
+    let (_, removed) = ask(&shoal, Method::DELETE, "/images/team/other:2", "").await;
+    assert_eq!(removed[0], json!({ "Untagged": "team/other:2" }));
+    assert_eq!(ask(&shoal, Method::GET, "/images/json", "").await.1, json!([]));
+
+    let (status, _) = ask(&shoal, Method::POST, "/images/load", archive[..archive.len() / 2].to_vec()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a truncated archive");
 }
 
 #[tokio::test]

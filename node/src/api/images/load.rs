@@ -25,8 +25,15 @@ pub(in crate::api) async fn load(State(node): State<NodeHandle>, request: Reques
         return Err(ApiError::TooLarge { max_bytes: ARCHIVE_BYTES_MAX });
     }
     let images = Arc::clone(&node.images);
-    let archive = SyncIoBridge::new(StreamReader::new(bounded(request.into_body())));
-    let loaded = tokio::task::spawn_blocking(move || images.load(archive)).await;
+    let mut archive = SyncIoBridge::new(StreamReader::new(bounded(request.into_body())));
+    let loaded = tokio::task::spawn_blocking(move || {
+        let loaded = images.load(&mut archive);
+        // The client reads the answer once it has sent all; a broken archive may be refused at its first bytes.
+        // What cannot be read any more has been told already.
+        let _ = io::copy(&mut archive, &mut io::sink());
+        loaded
+    });
+    let loaded = loaded.await;
     let loaded = loaded.map_err(|error| ApiError::internal(&error))?.map_err(|error| refused(&error))?;
     node.images_changed.notify_one();
     let lines: String = loaded.iter().flat_map(lines).collect();

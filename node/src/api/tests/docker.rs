@@ -88,7 +88,16 @@ async fn dockers_client_shows_the_shoal() {
         assert!(tasks.contains("\\_ web.1") && tasks.contains("node-b") && tasks.contains("Pending"), "{tasks}");
         docker.out("service inspect --pretty web").await;
         docker.out("network ls").await;
-        docker.out("image ls").await;
+        let archive = docker.directory.path().join("small.tar");
+        std::fs::write(&archive, super::archive::small()).unwrap();
+        let loaded = docker.out(&format!("load --input {}", archive.display())).await;
+        assert_eq!(loaded, "Loaded image: small:1\n");
+        assert!(docker.out("image ls").await.contains("small        1"));
+        docker.out("image inspect small:1").await;
+        std::fs::write(&archive, vec![7; 8 << 20]).unwrap();
+        let refused = docker.error(&format!("load --input {}", archive.display())).await;
+        assert!(refused.contains("cannot load the image"), "{refused}");
+        docker.out("image rm small:1").await;
         docker.out("ps").await;
         docker.out("secret ls").await;
         docker.out("swarm join-token manager").await;
