@@ -2,7 +2,7 @@
 //!
 //! Input: a [`Request`]. Output: bytes given to a [`ResponseHandler`], here always [`Reply`]. The answer is measured and
 //! cut here, with TC set, because the encoder of hickory-proto 0.26.3 leaves junk bytes and loses the OPT record when
-//! it has to cut. Never waits: a question that must be forwarded is only told apart ([`ZoneHandler::is_foreign`]).
+//! it has to cut. Never waits: a question that must be forwarded is only told apart (`is_foreign`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{option, slice};

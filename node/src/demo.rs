@@ -49,7 +49,11 @@ async fn demonstrate(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let show = Show::new();
     if args.clean {
         let removed = Remains::claim()?.clear()?;
-        show.print(if removed { "The kept demo is gone: nodes, containers, namespaces, files." } else { "There is no kept demo." });
+        show.print(if removed {
+            "The kept demo is gone: nodes, containers, namespaces, files."
+        } else {
+            "There is no kept demo."
+        });
         return Ok(ExitCode::SUCCESS);
     }
     show.step("what the demo needs: root, TUN, overlayfs, cgroups, network namespaces");
@@ -114,7 +118,8 @@ fn lacking(show: &Show, missing: &[String]) -> ExitCode {
 
 /// Returns when Ctrl-C or SIGTERM comes; a second one does not cut the cleaning short, for the handlers stay.
 async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -14,7 +14,7 @@ pub enum Sabotage {
     LoseRecords,
     /// The last node does not end tasks when told to.
     KeepTasks,
-    /// The last node never notices that another is gone: time-outs do not reach its core.
+    /// After the heal no core is woken by its timers any more, so that nobody notices who is gone.
     NoTimeouts,
 }
 

@@ -319,7 +319,7 @@ impl World {
     }
 
     fn queue_timer(&mut self, node: usize) {
-        if self.sabotaged(node, Sabotage::NoTimeouts) && self.at_us > 30_000_000 {
+        if self.options.sabotage == Some(Sabotage::NoTimeouts) && self.healed {
             return;
         }
         let Some(core) = self.nodes[node].core.as_ref() else { return };

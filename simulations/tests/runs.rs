@@ -51,6 +51,6 @@ fn a_node_that_keeps_tasks_is_caught() {
 }
 
 #[test]
-fn a_node_without_timers_is_caught() {
+fn a_shoal_without_timers_is_caught() {
     caught(Sabotage::NoTimeouts);
 }

@@ -8,9 +8,10 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
+use crate::hash;
 use crate::id::ServiceId;
 use crate::limits::{REPLICAS_MAX, VALUE_BYTES_MAX};
-use crate::{hash, wire};
+use crate::wire;
 
 /// One declared service, as the intent plane keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,7 +37,7 @@ pub(super) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> io
     replace(directory, name, value, false)
 }
 
-/// As [`write`], and it survives a crash of the host once this has returned.
+/// As [`write()`], and it survives a crash of the host once this has returned.
 pub(super) fn write_durably<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
     replace(directory, name, value, true)?;
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
