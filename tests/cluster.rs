@@ -99,7 +99,7 @@ fn report(name: &'static str, failed: &mut Vec<&'static str>, test: impl FnOnce(
     match test() {
         Ok(()) => println!("test {name} ... ok ({:.1} s)", begun.elapsed().as_secs_f64()),
         Err(error) => {
-            println!("test {name} ... FAILED ({:.1} s)\n{error:?}\n", begun.elapsed().as_secs_f64());
+            println!("test {name} ... FAILED ({:.1} s)\n{error:#}\n", begun.elapsed().as_secs_f64());
             failed.push(name);
         }
     }

@@ -228,7 +228,9 @@ impl Node {
         let pid = self.pid()?;
         signal(pid, nix::sys::signal::Signal::SIGKILL)?;
         until("the process is gone", || {
-            ensure!(self.pid().is_err(), "{pid} is there");
+            // Its sockets and locks are free once it is a zombie, not when its command line is gone.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            ensure!(stat.is_empty() || stat.contains(") Z "), "{stat}");
             Ok(())
         })
     }
