@@ -15,10 +15,11 @@ mod steps;
 mod view;
 mod wire;
 
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::DemoArgs;
 use lab::Lab;
@@ -60,6 +61,7 @@ async fn demonstrate(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(lacking(&show, &preflight::missing(&std::env::temp_dir())));
     }
+    let mut stop = Stop::listen().context("cannot listen for signals")?;
     let mut remains = Remains::claim()?;
     anyhow::ensure!(!remains.is_kept(), "a kept demo is still up: `shoal demo --clean` ends it");
     if remains.clear()? {
@@ -74,7 +76,7 @@ async fn demonstrate(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut lab = Lab::new(directory);
     let end = tokio::select! {
         done = steps::run(&mut lab, &show) => End::Done(done),
-        () = told_to_stop() => End::Interrupted,
+        () = stop.told() => End::Interrupted,
     };
     finish(args, &show, end, &mut lab, remains)
 }
@@ -116,14 +118,23 @@ fn lacking(show: &Show, missing: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns when Ctrl-C or SIGTERM comes; a second one does not cut the cleaning short, for the handlers stay.
-async fn told_to_stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM, heard from the moment this is made: the handlers stay, so a second one does not cut the cleaning
+/// short.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Returns when one of them comes.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
