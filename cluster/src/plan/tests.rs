@@ -1,3 +1,5 @@
+//! What the tests of the plan and of the agent share, and the situations of the plan. Input: planes made by hand.
+
 extern crate std;
 
 use alloc::string::ToString;
