@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::support::{Lab, Node, signal, traces, until};
+use crate::support::{Lab, Node, signal, skip, traces, until};
 
 pub(crate) fn a_missing_command_is_shown_and_backed_off(lab: &mut Lab) -> Result<()> {
     shown_and_backed_off(
@@ -64,10 +65,30 @@ pub(crate) fn a_token_of_another_shoal_is_refused(lab: &mut Lab) -> Result<()> {
     let said = lab.ok("node ls")?;
     ensure!(!said.contains("foreigner") && !said.contains("other"), "a stranger is a member:\n{said}");
     for stranger in [&founder, &foreigner] {
-        if lab.ended(stranger)?.is_none() {
-            signal(stranger.pid, Signal::SIGTERM)?;
-            until("it stops", || lab.ended(stranger)?.context("it still runs").map(drop))?;
-        }
+        lab.stop(stranger)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn a_joiner_whose_clock_is_far_off_is_refused(lab: &mut Lab) -> Result<()> {
+    // Shifts the wall clock of a process that it is loaded into.
+    let faketime = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    if !Path::new(&faketime).exists() {
+        return skip("libfaketime is not installed, so no process can have another clock");
+    }
+    let token = lab.ok("join-token --quiet")?.trim().to_owned();
+    for (name, shift) in [("ahead", "+2h"), ("behind", "-2h")] {
+        let arguments = ["--listen", "198.51.100.3:8948", "--seed", "198.51.100.1:7946", "--token", &token];
+        let clock = [("LD_PRELOAD", faketime.as_str()), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        let stranger = lab.up_with(2, name, &arguments, &clock)?;
+        until("both sides name the clock", || {
+            let (here, there) = (stranger.said(), fs::read_to_string(lab.nodes[0].directory.join("log"))?);
+            ensure!(here.contains("clock") && there.contains("clock"), "joiner:\n{here}\nseed:\n{there}");
+            Ok(())
+        })?;
+        let nodes = lab.ok("node ls")?;
+        ensure!(!nodes.contains(name), "{nodes}");
+        lab.stop(&stranger)?;
     }
     Ok(())
 }
@@ -82,8 +103,7 @@ pub(crate) fn an_unreachable_seed_is_tried_until_told_to_stop(lab: &mut Lab) -> 
         Ok(())
     })?;
     ensure!(lab.ended(&lonely)?.is_none(), "it gave up: {}", lonely.said());
-    signal(lonely.pid, Signal::SIGTERM)?;
-    until("it stops", || lab.ended(&lonely)?.context("it still runs").map(drop))
+    lab.stop(&lonely)
 }
 
 /// Returns the tasks that have processes, each with its oldest process.
@@ -122,6 +142,16 @@ pub(crate) fn a_daemon_killed_alone_leaves_its_tasks_running(lab: &mut Lab) -> R
     ensure!(after != id || adopted == pid, "task {id} was started again as process {adopted}, it was {pid}");
     ensure!(processes_of_tasks().len() == 3, "{:?}", processes_of_tasks());
     Ok(())
+}
+
+/// The kernel takes a moment to take down what a killed process held: lock, ports and interface, one after the other.
+pub(crate) fn a_node_started_right_after_its_death_comes_up(lab: &mut Lab) -> Result<()> {
+    let node = lab.nodes[1].clone();
+    for _ in 0..5 {
+        signal(node.pid()?, Signal::SIGKILL)?;
+        node.start()?;
+    }
+    lab.settle("web", 3)
 }
 
 pub(crate) fn a_torn_last_record_is_cut_off_and_nothing_lost(lab: &mut Lab) -> Result<()> {

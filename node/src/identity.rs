@@ -33,19 +33,19 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// The data directory has one already.
-    #[error("{} holds the identity of a node already; start it without --seed and --token, or choose another directory with --data", path.display())]
+    #[error("{} holds the identity of a node already; start it without --seed and --token, or choose another directory with --data-dir", path.display())]
     Exists {
         /// The folder of the identity.
         path: PathBuf,
     },
     /// The data directory has state, but not the identity that it belongs to.
-    #[error("{} holds state but no identity; restore its folder `identity` from a backup, or choose another directory with --data", path.display())]
+    #[error("{} holds state but no identity; restore its folder `identity` from a backup, or choose another directory with --data-dir", path.display())]
     Orphaned {
         /// The data directory.
         path: PathBuf,
     },
     /// The token is for another shoal than the one in the data directory.
-    #[error("{} belongs to the shoal with CA {ours}, but the token is for CA {theirs}; choose another directory with --data, or leave out --token to start the node it holds", path.display())]
+    #[error("{} belongs to the shoal with CA {ours}, but the token is for CA {theirs}; choose another directory with --data-dir, or leave out --token to start the node it holds", path.display())]
     OtherShoal {
         /// The data directory.
         path: PathBuf,

@@ -31,7 +31,7 @@ const _: () = assert!(RECORD_BYTES_MAX + SNAPSHOT_FRAME_BYTES + 4 <= log::FRAME_
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The data directory cannot be made or opened.
-    #[error("cannot use the data directory {}: {source}; choose another with --data or fix its owner and mode", path.display())]
+    #[error("cannot use the data directory {}: {source}; choose another with --data-dir or fix its owner and mode", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process holds the data directory.
-    #[error("another shoal is using the data directory {}; stop it, or choose another directory with --data", path.display())]
+    #[error("another shoal is using the data directory {}; stop it, or choose another directory with --data-dir", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The log holds the state of another shoal.
-    #[error("{} holds the state of another shoal; choose another directory with --data, or move this one away", path.display())]
+    #[error("{} holds the state of another shoal; choose another directory with --data-dir, or move this one away", path.display())]
     OtherShoal {
         /// The file.
         path: PathBuf,

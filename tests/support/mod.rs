@@ -66,6 +66,13 @@ pub(crate) fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> 
     thread.join().map_err(|_| anyhow::anyhow!("the work inside {namespace} panicked"))?
 }
 
+/// Says why a test cannot run here; with `CI` set that is a failure.
+pub(crate) fn skip(why: &str) -> Result<()> {
+    ensure!(std::env::var_os("CI").is_none(), "skipped, which CI must not: {why}");
+    println!("     (skipped: {why})");
+    Ok(())
+}
+
 /// Sends a signal to one process.
 pub(crate) fn signal(pid: i32, signal: nix::sys::signal::Signal) -> Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
@@ -132,12 +139,24 @@ impl Lab {
 
     /// Starts `shoal up` in a node's network with these arguments, and a directory of its own.
     pub(crate) fn up(&mut self, node: usize, name: &str, arguments: &[&str]) -> Result<Stranger> {
+        self.up_with(node, name, arguments, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn up_with(
+        &mut self,
+        node: usize,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Stranger> {
         let directory = self.nodes[0].directory.with_file_name(name);
         fs::create_dir_all(&directory)?;
         let (log, socket) = (directory.join("log"), directory.join("shoal.sock"));
         let mut command = Command::new(program()?);
         command.arg("--socket").arg(&socket).args(["up", "--name", name, "--interface", "stranger0"]);
         command.args(["--dns-listen", "127.0.0.1:0"]).arg("--data-dir").arg(directory.join("data")).args(arguments);
+        command.envs(environment.iter().copied());
         let file = fs::File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = inside(&self.nodes[node].namespace, move || command.spawn())??;
@@ -149,6 +168,14 @@ impl Lab {
     /// Tells whether such a node has ended, and how.
     pub(crate) fn ended(&mut self, stranger: &Stranger) -> Result<Option<bool>> {
         Ok(self.extra[stranger.index].try_wait()?.map(|status| status.success()))
+    }
+
+    /// Tells such a node to stop, unless it has, and waits until it has.
+    pub(crate) fn stop(&mut self, stranger: &Stranger) -> Result<()> {
+        if self.ended(stranger)?.is_none() {
+            signal(stranger.pid, nix::sys::signal::Signal::SIGTERM)?;
+        }
+        until("it stops", || self.ended(stranger)?.context("it still runs").map(drop))
     }
 }
 
@@ -220,7 +247,8 @@ impl Node {
             let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
             words.iter().any(|word| word == "up") && words.iter().any(|word| **word == *data)
         };
-        traces::pids().into_iter().find(is_node).with_context(|| format!("{} has no process", self.name))
+        // The newest: one that was just killed may still be there.
+        traces::pids().into_iter().filter(is_node).max().with_context(|| format!("{} has no process", self.name))
     }
 
     /// Kills its process alone.

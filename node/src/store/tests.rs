@@ -99,6 +99,23 @@ fn a_second_process_is_told_that_the_directory_is_in_use() {
 }
 
 #[test]
+fn a_holder_that_still_dies_is_waited_for() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let mut holder = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+    let started = fs::read_to_string(format!("/proc/{}/stat", holder.id())).expect("it runs");
+    let started = started.split(' ').nth(21).expect("proc(5)").to_owned();
+    // Its lock is free already, its ports may not be.
+    fs::write(folder.path().join("lock"), format!("{} {started}", holder.id())).expect("write");
+    assert!(matches!(DataDirectory::open(folder.path()), Err(StoreError::Locked { .. })), "its holder is alive");
+    holder.kill().expect("it runs");
+    // Nobody has waited for it yet, so it is a zombie now: nothing of it is left but its number.
+    DataDirectory::open(folder.path()).expect("free");
+    holder.wait().expect("it has ended");
+    fs::write(folder.path().join("lock"), format!("{} 1", std::process::id() + 1)).expect("write");
+    DataDirectory::open(folder.path()).expect("another process has the number of the old one now");
+}
+
+#[test]
 fn a_crash_between_writing_and_renaming_a_snapshot_keeps_the_old_records() {
     let folder = tempfile::tempdir().expect("tempdir");
     let written = filled(folder.path());
