@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::support::{Lab, inside, program, text, until};
+use crate::support::{Lab, PROGRAM, inside, text, until};
 
 /// The user and group of nobody on Debian.
 const NOBODY: u32 = 65534;
@@ -19,7 +19,7 @@ pub(crate) fn as_nobody(arguments: &[&str]) -> Result<Output> {
     let folder = tempfile::Builder::new().prefix("shoal-nobody-").tempdir()?;
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let copy = folder.path().join("shoal");
-    fs::copy(program()?, &copy)?;
+    fs::copy(PROGRAM, &copy)?;
     Ok(Command::new(copy).args(arguments).uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output()?)
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn a_socket_or_directory_in_use_is_named(lab: &mut Lab) -> Result<()>
     ];
     fs::create_dir_all(&elsewhere)?;
     for (socket, data, named) in cases {
-        let output = Command::new(program()?)
+        let output = Command::new(PROGRAM)
             .args([
                 "--socket",
                 &socket,

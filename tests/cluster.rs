@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
-use support::{Lab, dns, program, shoal, signal, skip, text, traces, until};
+use support::{Lab, PROGRAM, dns, shoal, signal, skip, text, traces, until};
 
 /// A test that runs demos of its own.
 type Alone = fn() -> Result<()>;
@@ -136,7 +136,7 @@ fn the_demo_shows_every_step_and_leaves_nothing() -> Result<()> {
 
 /// Starts a demo, waits until it says `line`, and returns it.
 fn demo_until(line: &str) -> Result<std::process::Child> {
-    let mut demo = Command::new(program()?).arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut demo = Command::new(PROGRAM).arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(demo.stdout.take().context("piped")?).lines();
     let mut said = String::new();
     for heard in &mut lines {

@@ -20,23 +20,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Where the demo notes its directory.
 pub(crate) const RECORD: &str = "/run/shoal-demo";
 
-/// Returns the program under test, which is built beside these tests.
-pub(crate) fn program() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let profile = own.parent().and_then(Path::parent).context("tests lie in target/<profile>/deps")?;
-    let program = profile.join("shoal");
-    let release = if profile.ends_with("release") { " --release" } else { "" };
-    ensure!(
-        program.exists(),
-        "{} is not there: build it first with `cargo build{release} -p shoal`",
-        program.display()
-    );
-    Ok(program)
-}
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_shoal");
 
 /// Runs the program to its end.
 pub(crate) fn shoal(arguments: &[&str]) -> Result<Output> {
-    Ok(Command::new(program()?).args(arguments).stdin(Stdio::null()).output()?)
+    Ok(Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output()?)
 }
 
 /// Returns what a process printed, on both streams.
@@ -153,7 +142,7 @@ impl Lab {
         let directory = self.nodes[0].directory.with_file_name(name);
         fs::create_dir_all(&directory)?;
         let (log, socket) = (directory.join("log"), directory.join("shoal.sock"));
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(PROGRAM);
         command.arg("--socket").arg(&socket).args(["up", "--name", name, "--interface", "stranger0"]);
         command.args(["--dns-listen", "127.0.0.1:0"]).arg("--data-dir").arg(directory.join("data")).args(arguments);
         command.envs(environment.iter().copied());
@@ -266,7 +255,7 @@ impl Node {
     /// Starts it again, as it was, and waits until it answers. Its process ends with the lab.
     pub(crate) fn start(&self) -> Result<()> {
         let log = fs::File::options().append(true).open(self.directory.join("log"))?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(PROGRAM);
         command.arg("--socket").arg(self.socket()).args(["up", "--name", &self.name]);
         command
             .args(["--listen", &format!("{}:7946", self.address)])
