@@ -135,9 +135,8 @@ impl Driver {
             TransportEvent::SeedFailed { address, reason } => {
                 return tracing::warn!(%address, %reason, "a seed cannot be reached");
             }
-            TransportEvent::Refused { address, reason } => {
-                return tracing::warn!(%address, %reason, "refused a connection without a certificate of this shoal");
-            }
+            // The door has told the operator; a stranger is nothing to the core.
+            TransportEvent::Refused { .. } => return,
         };
         self.core.handle(self.clock.now(), input);
     }

@@ -186,12 +186,15 @@ pub fn list_of(store: &ImageStore) -> BTreeSet<String> {
     list
 }
 
-/// Returns an error with its causes in one line.
+/// Returns an error with its causes in one line, each said once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        let cause_text = inner.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         cause = inner.source();
     }
     text

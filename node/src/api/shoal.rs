@@ -22,7 +22,7 @@ pub(super) async fn status(State(node): State<NodeHandle>) -> Json<Status> {
     let mut members: Vec<MemberStatus> = views.members.iter().map(|found| member(&views, found)).collect();
     members.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
     Json(Status {
-        shoal: hex(&about.shoal),
+        shoal: crate::identity::short(&about.shoal),
         agreed: agreed(&views, about),
         node: own(&views, about),
         intent: hex(&views.agreement.intent),

@@ -61,7 +61,7 @@ fn lines(status: &Status, now_ms: u64) -> Vec<String> {
     let (sent, received) = (size(node.traffic.sent_bytes), size(node.traffic.received_bytes));
     let mut lines = vec![
         format!("Agreed:    {agreed}"),
-        format!("Shoal:     {}", short(&status.shoal)),
+        format!("Shoal:     {}", status.shoal),
         format!("Node:      {} {} ({}, shoal {})", node.id, node.name, node.role, node.version),
         format!("Running:   {running_for}, memory {memory}, sent {sent}, received {received}"),
         format!("DNS:       {}", node.dns.join(", ")),
