@@ -140,8 +140,11 @@ pub(crate) fn a_daemon_killed_alone_leaves_its_tasks_running(lab: &mut Lab) -> R
     // If the others had replaced the task before the node was back, it is another one; what runs must be adopted.
     let (after, adopted) = own_task(&node)?;
     ensure!(after != id || adopted == pid, "task {id} was started again as process {adopted}, it was {pid}");
-    ensure!(processes_of_tasks().len() == 3, "{:?}", processes_of_tasks());
-    Ok(())
+    until("replaced tasks have ended", || {
+        let processes = processes_of_tasks();
+        ensure!(processes.len() == 3, "{processes:?}");
+        Ok(())
+    })
 }
 
 /// The kernel takes a moment to take down what a killed process held: lock, ports and interface, one after the other.
