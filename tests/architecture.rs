@@ -22,12 +22,12 @@ const CORE_DEPENDENCIES: [&str; 6] = ["bincode", "crdts", "rand_chacha", "serde"
 
 /// Who may import whom inside the core. Planes never import each other, only `plan` reads all three.
 const LAYERS: [(&str, &[&str]); 5] = [
-    ("crdt", &["clock", "hash", "id", "limits", "seed"]),
+    ("crdt", &["clock", "hash", "id", "limits", "mutation", "seed"]),
     // A member's name and a task's service are words of intent; addresses are plain values.
-    ("intent", &["clock", "crdt", "hash", "id", "limits", "plan::addresses", "seed", "wire"]),
-    ("membership", &["clock", "config", "hash", "id", "intent::name", "io::Event", "limits", "seed", "wire"]),
-    ("reports", &["clock", "crdt", "hash", "id", "limits", "plan::addresses", "seed", "wire"]),
-    ("plan", &["clock", "hash", "id", "intent", "limits", "membership", "reports", "wire"]),
+    ("intent", &["clock", "crdt", "hash", "id", "limits", "mutation", "plan::addresses", "seed", "wire"]),
+    ("membership", &["clock", "config", "hash", "id", "intent::name", "io::Event", "limits", "mutation", "seed", "wire"]),
+    ("reports", &["clock", "crdt", "hash", "id", "limits", "mutation", "plan::addresses", "seed", "wire"]),
+    ("plan", &["clock", "hash", "id", "intent", "limits", "membership", "mutation", "reports", "wire"]),
 ];
 
 fn root() -> PathBuf {

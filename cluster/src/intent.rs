@@ -27,6 +27,7 @@ use crate::clock::HybridClock;
 use crate::crdt::{Actor, Dot, Register, Vector, Version};
 use crate::id::{NodeId, ServiceId};
 use crate::limits::{CLAIM_JUMP_MAX, INTENT_BYTES_MAX, SKEW_MAX_MS};
+use crate::mutation::{self, Mutation};
 use crate::wire;
 
 /// One version of one register: what nodes send each other and make durable. Relays need not understand it.
@@ -128,7 +129,9 @@ impl Intent {
 
     /// Returns the dot that the next local write will have.
     pub fn next_dot(&self) -> Dot {
-        Dot::new(self.actor, self.vector.counter(&self.actor).saturating_add(1))
+        let counter = self.vector.counter(&self.actor);
+        let reused = mutation::on(Mutation::ReusedDot) && counter % 4 == 3;
+        Dot::new(self.actor, counter.saturating_add(u64::from(!reused)))
     }
 
     /// Skips the dots of this node up to `theirs`, since somebody claims to know writes that far: this node's disk
@@ -194,7 +197,9 @@ impl Intent {
         if let Err(reason) = self.admit(wall_ms, &entry) {
             return Learned::Refused(reason);
         }
-        self.join(entry);
+        if !(mutation::on(Mutation::DroppedDelta) && dot.counter.is_multiple_of(5)) {
+            self.join(entry);
+        }
         self.vector.note(dot);
         self.changes += 1;
         Learned::New
@@ -212,6 +217,7 @@ impl Intent {
         }
         self.join(entry.clone());
         self.vector.note(dot);
+        self.changes += 1;
         if self.sum == digest { Learned::Known } else { Learned::New }
     }
 

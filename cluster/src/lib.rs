@@ -17,6 +17,7 @@ pub mod intent;
 pub mod io;
 pub mod limits;
 pub mod membership;
+pub mod mutation;
 pub mod plan;
 pub mod record;
 pub mod reports;
@@ -40,6 +41,7 @@ use crate::plan::Plan;
 use crate::record::{Record, Restored};
 use crate::reports::Reports;
 use crate::seed::Stream;
+use crate::sync::message::Digests;
 use crate::sync::rounds::{Rounds, Settling};
 use crate::sync::rumour::Rumours;
 
@@ -71,6 +73,8 @@ pub struct Cluster {
     plan: Plan,
     /// The changes of intent, membership and reports of which the plan was made.
     planned: Option<[u64; 3]>,
+    /// What this node has, as hashes, at these changes of intent and reports.
+    digests: Option<([u64; 2], Digests)>,
     /// How much of this node's own report was pushed.
     pushed: reports::Head,
     /// Whether something happened that the agent must act on though no plane changed.
@@ -139,6 +143,7 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
+            digests: None,
             pushed: reports::Head::default(),
             agent_due: false,
             actions: VecDeque::new(),
@@ -196,6 +201,21 @@ impl Cluster {
             None => self.compute_views(),
         };
         self.views.insert(views)
+    }
+
+    /// Returns the intent plane, to read.
+    pub fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    /// Returns the membership plane, to read.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Returns the present plan, to read.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Returns the records that a restart needs, complete: the store may replace all it has by these.

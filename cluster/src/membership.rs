@@ -27,6 +27,7 @@ use crate::config::MembershipConfig;
 use crate::id::NodeId;
 use crate::io::Event;
 use crate::limits::NODES_MAX;
+use crate::mutation::{self, Mutation};
 use crate::seed::Stream;
 
 mod dissemination;
@@ -351,7 +352,7 @@ impl Membership {
                 self.send_list(target);
             }
         }
-        if self.timers.redial <= now {
+        if self.timers.redial <= now && !mutation::on(Mutation::NoRedial) {
             self.timers.redial = now + self.config.redial_interval;
             let down = self.members.values().filter(|member| member.state == MemberState::Down).map(|member| member.id);
             let unknown = self.contacts.iter().copied().filter(|id| !self.members.contains_key(id));

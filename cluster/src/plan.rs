@@ -13,17 +13,18 @@ pub(crate) mod tests;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use self::addresses::Block;
+use self::addresses::{Block, Overlay};
 use self::names::Names;
 use self::routes::{PeerRoute, Routes};
 use crate::hash;
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::membership::Membership;
+use crate::mutation::{self, Mutation};
 use crate::reports::Reports;
 
 /// All that follows from the planes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Which node runs each slot of each service; empty while no node is up.
     pub assignments: BTreeMap<(ServiceId, u32), NodeId>,
@@ -33,18 +34,67 @@ pub struct Plan {
     pub blocks: BTreeMap<NodeId, Block>,
     /// Of all the above: equal on two nodes if and only if they planned alike.
     pub digest: [u8; 32],
+    /// Of assignments and blocks alone.
+    placed: [u8; 32],
+    /// What `placed` was when `digest` was computed.
+    digested: [u8; 32],
+    /// What the assignments were made of.
+    wanted: Wanted,
+}
+
+/// All that placement reads. Planes change far more often than this does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    services: Vec<(ServiceId, u32)>,
+    nodes: Vec<NodeId>,
 }
 
 /// Computes the plan of the shoal whose CA has this fingerprint.
 pub fn plan(shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
-    let nodes: Vec<NodeId> =
-        membership.members().values().filter(|member| member.state.is_up()).map(|member| member.id).collect();
-    let services = intent.services().map(|service| (service.id, service.spec.replicas));
-    let assignments = placement::place(services, nodes);
-    let blocks = blocks(shoal, intent, membership);
-    let names = names::names(intent, membership, reports, &blocks);
-    let digest = digest(&assignments, &names, &blocks);
-    Plan { assignments, names, blocks, digest }
+    follow(Plan::default(), shoal, intent, membership, reports)
+}
+
+/// Computes the plan from an earlier one, of whatever planes: the same as [`plan`], but what reads parts of the planes
+/// that are still the same is taken over.
+pub fn follow(earlier: Plan, shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
+    let up = membership.members().values().filter(|member| member.state.is_up());
+    let wanted = Wanted {
+        services: intent.services().map(|service| (service.id, service.spec.replicas)).collect(),
+        nodes: up.map(|member| member.id).skip(own_order(intent)).collect(),
+    };
+    let same = earlier.wanted == wanted;
+    let assignments = if same {
+        earlier.assignments
+    } else {
+        placement::place(wanted.services.iter().copied(), wanted.nodes.iter().copied())
+    };
+    let blocks = blocks(shoal, intent, membership, &earlier.blocks);
+    let placed = if same && blocks == earlier.blocks && earlier.placed != [0; 32] {
+        earlier.placed
+    } else {
+        digest_placed(&assignments, &blocks)
+    };
+    with_names(Plan { assignments, blocks, placed, wanted, ..earlier }, intent, membership, reports)
+}
+
+/// Returns by how many members a plan differs that depends on who computes it: none, but for the mutation.
+fn own_order(intent: &Intent) -> usize {
+    usize::from(mutation::on(Mutation::PlanByOwner) && intent.actor().node.0[0] % 2 == 1)
+}
+
+/// Computes the plan from an earlier one after a change of the reports alone: only names follow from them.
+pub fn follow_reports(earlier: Plan, intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
+    with_names(earlier, intent, membership, reports)
+}
+
+/// Completes a plan whose assignments and blocks are up to date.
+fn with_names(plan: Plan, intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
+    let names = names::names(intent, membership, reports, &plan.blocks);
+    if plan.digested == plan.placed && names == plan.names {
+        return plan;
+    }
+    let digest = digest(&plan.placed, &names);
+    Plan { names, digest, digested: plan.placed, ..plan }
 }
 
 /// Returns the overlay as this node should see it: its own block, and those of the others that are up.
@@ -58,27 +108,45 @@ pub fn routes(own: &NodeId, plan: &Plan, membership: &Membership) -> Routes {
     Routes { own, peers: peers.collect() }
 }
 
-/// Returns each member's block. A node that holds several IPv4 blocks uses the one with the least number.
-fn blocks(shoal: &[u8; 32], intent: &Intent, membership: &Membership) -> BTreeMap<NodeId, Block> {
+/// Returns each member's block. A node that holds several IPv4 blocks uses the one with the least number. What is the
+/// same as before costs no hash.
+fn blocks(
+    shoal: &[u8; 32],
+    intent: &Intent,
+    membership: &Membership,
+    before: &BTreeMap<NodeId, Block>,
+) -> BTreeMap<NodeId, Block> {
     let mut numbers: BTreeMap<NodeId, u16> = BTreeMap::new();
     for (number, node) in intent.blocks().filter(|(number, _)| *number < addresses::BLOCK_COUNT) {
         numbers.entry(node).and_modify(|least| *least = number.min(*least)).or_insert(number);
     }
-    membership.members().keys().map(|id| (*id, Block::derive(shoal, id, numbers.get(id).copied()))).collect()
+    let overlay = Overlay::new(shoal);
+    let block = |id: &NodeId| {
+        let number = numbers.get(id).copied();
+        before.get(id).map_or_else(|| overlay.block(id, number), |before| before.renumbered(number))
+    };
+    membership.members().keys().map(|id| (*id, block(id))).collect()
 }
 
 /// Returns the digest of a canonical encoding: each part in its own order, lengths before what varies.
-fn digest(
-    assignments: &BTreeMap<(ServiceId, u32), NodeId>,
-    names: &Names,
-    blocks: &BTreeMap<NodeId, Block>,
-) -> [u8; 32] {
+fn digest_placed(assignments: &BTreeMap<(ServiceId, u32), NodeId>, blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
     let mut assigned = Vec::new();
     for ((service, slot), node) in assignments {
         assigned.extend(service.0);
         assigned.extend(slot.to_be_bytes());
         assigned.extend(node.0);
     }
+    let mut owned = Vec::new();
+    for (node, block) in blocks {
+        owned.extend(node.0);
+        owned.extend(block.v4.map_or([0; 4], |v4| v4.octets()));
+        owned.extend(block.v6.octets());
+    }
+    hash::digest("placed", &[&assigned, &owned])
+}
+
+/// Returns the digest of the whole plan, from that of its other parts and the names.
+fn digest(placed: &[u8; 32], names: &Names) -> [u8; 32] {
     let mut named = Vec::new();
     for (name, answers) in &names.services {
         named.extend((name.len() as u64).to_be_bytes());
@@ -89,11 +157,5 @@ fn digest(
             named.extend(address.v6.octets());
         }
     }
-    let mut owned = Vec::new();
-    for (node, block) in blocks {
-        owned.extend(node.0);
-        owned.extend(block.v4.map_or([0; 4], |v4| v4.octets()));
-        owned.extend(block.v6.octets());
-    }
-    hash::digest("plan", &[&assigned, &named, &owned])
+    hash::digest("plan", &[placed, &named])
 }

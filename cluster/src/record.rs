@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::intent::{Entry, Intent};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::membership::member::Member;
+use crate::mutation::{self, Mutation};
 use crate::wire::{self, WireError};
 
 /// One durable record.
@@ -91,6 +92,9 @@ impl Restored {
         let written = self.entries.iter().map(|entry| entry.version.dot.actor);
         let used = written.chain(self.vector.keys().copied()).filter(|actor| actor.node == *own);
         let used = used.map(|actor| actor.epoch).fold(self.epoch, u64::max);
+        if mutation::on(Mutation::EpochReused) {
+            return 1;
+        }
         given.max(used.saturating_add(1))
     }
 
@@ -109,7 +113,8 @@ impl Restored {
 pub fn snapshot<'a>(epoch: u64, members: impl Iterator<Item = &'a Member>, intent: &Intent) -> Vec<Vec<u8>> {
     let start = core::iter::once(Record::Start(epoch));
     let members = members.map(|member| Record::Member(member.clone()));
-    let entries = intent.entries().map(Record::Entry);
+    let early = mutation::on(Mutation::TombstoneCollectedEarly);
+    let entries = intent.entries().filter(|entry| !early || entry.version.value.is_some()).map(Record::Entry);
     let counters: Vec<(Actor, u64)> = intent.vector().iter().collect();
     let vector = counters.chunks(VECTOR_ACTORS_MAX).map(|chunk| Record::Vector(chunk.to_vec()));
     start.chain(members).chain(entries).chain(vector).map(|record| record.encode()).collect()

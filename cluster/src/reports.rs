@@ -70,6 +70,8 @@ pub struct Reports {
     nodes: BTreeMap<NodeId, NodeReport>,
     /// Newer editions of which not all has come yet; what they replace counts until then.
     coming: BTreeMap<NodeId, NodeReport>,
+    /// Nodes that came up, of which it is not known yet whether they still stand by what they said before.
+    doubted: BTreeSet<NodeId>,
     changes: u64,
 }
 
@@ -77,12 +79,40 @@ impl Reports {
     /// Makes a plane in which node `own`, in its `epoch`-th run, has reported nothing yet.
     pub fn new(own: NodeId, epoch: u64) -> Self {
         let report = NodeReport::new(Head { epoch, edition: 0, seq: 0 });
-        Self { own, begun: false, nodes: BTreeMap::from([(own, report)]), coming: BTreeMap::new(), changes: 0 }
+        Self {
+            own,
+            begun: false,
+            nodes: BTreeMap::from([(own, report)]),
+            coming: BTreeMap::new(),
+            doubted: BTreeSet::new(),
+            changes: 0,
+        }
     }
 
     /// Returns what this node said of itself last; a node that has said nothing has no report.
     pub fn of(&self, node: &NodeId) -> Option<&NodeReport> {
         self.nodes.get(node)
+    }
+
+    /// Notes that a node has come up: it may have lost everything that it reported before.
+    pub fn doubt(&mut self, node: NodeId) {
+        if node != self.own {
+            self.doubted.insert(node);
+        }
+    }
+
+    /// Notes that a node has said itself how far its report goes: if no further than is known here, it stands by it.
+    pub fn confirm(&mut self, node: &NodeId, theirs: Head) {
+        if self.doubted.contains(node) && self.head(node) >= theirs {
+            self.doubted.remove(node);
+            self.changes += 1;
+        }
+    }
+
+    /// Tells whether a node has said something since it came up, or confirmed what it said before. Names may follow an
+    /// unconfirmed report for a moment; a task must not be ended because of one.
+    pub fn is_confirmed(&self, node: &NodeId) -> bool {
+        !self.doubted.contains(node)
     }
 
     /// Returns every report, in order of node.
@@ -178,7 +208,7 @@ impl Reports {
         if upto.epoch.saturating_sub(present.unwrap_or_default().epoch) > CLAIM_JUMP_MAX {
             return Followed::Refused("a report jumps too far");
         }
-        match self.nodes.get_mut(&node) {
+        let followed = match self.nodes.get_mut(&node) {
             Some(report) if upto.same_edition(&report.head()) => {
                 let followed = report.follow(range);
                 self.changes += u64::from(followed == Followed::New);
@@ -186,7 +216,11 @@ impl Reports {
             }
             Some(report) if upto < report.head() => Followed::Known,
             Some(_) | None => self.follow_edition(range),
+        };
+        if followed == Followed::New && !self.coming.contains_key(&node) {
+            self.doubted.remove(&node);
         }
+        followed
     }
 
     /// Takes in a range of a newer edition than the one that counts; it replaces that once it is complete.
@@ -206,10 +240,10 @@ impl Reports {
         if range.complete {
             self.coming.remove(&node);
             self.nodes.insert(node, report);
-            self.changes += 1;
         } else {
             self.coming.insert(node, report);
         }
+        self.changes += 1;
         followed
     }
 

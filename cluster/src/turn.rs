@@ -11,6 +11,7 @@ use crate::intent::Entry;
 use crate::io::{Action, Event, TaskEvent};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::membership::{Membership, MembershipAction};
+use crate::mutation::{self, Mutation};
 use crate::record::{Record, Restored};
 use crate::seed::Stream;
 use crate::sync::message::Message;
@@ -93,10 +94,10 @@ impl Cluster {
     /// to do.
     fn follow_planes(&mut self) -> bool {
         let present = [self.intent.changes(), self.membership.changes(), self.reports.changes()];
-        let changed = self.planned != Some(present);
+        let overlooked = mutation::on(Mutation::StalePlan) && present[2].is_multiple_of(3);
+        let changed = self.planned != Some(present) && !overlooked;
         if changed {
-            self.plan = plan::plan(&self.config.shoal, &self.intent, &self.membership, &self.reports);
-            self.planned = Some(present);
+            self.replan(present);
             self.views = None;
         }
         let acts = self.rounds.settling() == Settling::Settled && (changed || self.agent_due);
@@ -107,6 +108,19 @@ impl Cluster {
         changed || acts
     }
 
+    /// Computes the plan of the planes at these changes.
+    fn replan(&mut self, present: [u64; 3]) {
+        let (intent, membership, reports) = (&self.intent, &self.membership, &self.reports);
+        let only_reports = self.planned.is_some_and(|planned| planned[..2] == present[..2]);
+        let earlier = core::mem::take(&mut self.plan);
+        self.plan = if only_reports {
+            plan::follow_reports(earlier, intent, membership, reports)
+        } else {
+            plan::follow(earlier, &self.config.shoal, intent, membership, reports)
+        };
+        self.planned = Some(present);
+    }
+
     fn drain_membership(&mut self) {
         while let Some(action) = self.membership.poll() {
             match action {
@@ -114,6 +128,7 @@ impl Cluster {
                 MembershipAction::Persist(member) => self.persist(&Record::Member(member)),
                 MembershipAction::Notify(event) => {
                     if let Event::NodeUp(node) = event {
+                        self.reports.doubt(node);
                         self.rounds.hurry(node);
                     }
                     self.notify(event);
@@ -139,7 +154,7 @@ impl Cluster {
 
     /// Opens the rounds of anti-entropy that are due.
     fn compare(&mut self) {
-        if self.rounds.is_due(self.now.mono) {
+        if self.rounds.is_due(self.now.mono) && !mutation::on(Mutation::NoAntiEntropy) {
             let up = self.others_up();
             self.rounds.retain(|peer| up.binary_search(peer).is_ok());
             for peer in self.rounds.ask(self.now.mono, &up) {
@@ -166,7 +181,9 @@ impl Cluster {
 
     /// Makes a write of this node durable, and then known.
     pub(crate) fn publish(&mut self, entry: Entry) {
-        self.persist(&Record::Entry(entry.clone()));
+        if !mutation::on(Mutation::AcknowledgeBeforeDurable) {
+            self.persist(&Record::Entry(entry.clone()));
+        }
         self.rumours.entry(self.hops(), None, entry);
     }
 

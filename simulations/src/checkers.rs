@@ -1,22 +1,26 @@
-//! One checker for each promise: what must be true of a healed world.
+//! One checker for each promise: what must be true of a healed world, and what must be true at every moment.
 
 mod addresses;
 mod agreement;
 mod detection;
 mod durability;
 mod names;
+mod relay;
 mod replicas;
+pub(crate) mod watch;
 
 use crate::world::World;
 
 pub(crate) use detection::unnoticed;
+pub(crate) use names::stale;
 
 /// A checker's name and what it found, or nothing.
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
-/// Every checker, the cheap ones first.
-const ALL: [Checker; 5] = [
+/// Every checker of a healed world, the cheap ones first.
+const ALL: [Checker; 6] = [
     ("agreement", agreement::check),
+    ("relay", relay::check),
     ("replicas", replicas::check),
     ("names", names::check),
     ("addresses", addresses::check),

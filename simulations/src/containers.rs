@@ -20,6 +20,8 @@ pub(crate) enum Phase {
 pub(crate) struct Container {
     pub(crate) order: TaskOrder,
     pub(crate) phase: Phase,
+    /// Whether it ends only when it is killed.
+    pub(crate) hangs: bool,
 }
 
 /// The containers of one host; they may outlive its daemon.
@@ -34,7 +36,7 @@ impl Containers {
         if self.live.contains_key(&order.id) {
             return false;
         }
-        self.live.insert(order.id, Container { order, phase: Phase::Starting });
+        self.live.insert(order.id, Container { order, phase: Phase::Starting, hangs: false });
         true
     }
 
@@ -47,23 +49,34 @@ impl Containers {
         true
     }
 
-    /// Asks a container to end; tells whether it was there and not asked before.
-    pub(crate) fn stop(&mut self, id: &TaskId) -> bool {
-        let Some(container) = self.live.get_mut(id).filter(|container| container.phase != Phase::Stopping) else {
-            return false;
-        };
+    /// Asks a container to end and returns it as it was, if it was there and not asked before.
+    pub(crate) fn stop(&mut self, id: &TaskId) -> Option<Container> {
+        let container = self.live.get_mut(id).filter(|container| container.phase != Phase::Stopping)?;
+        let before = container.clone();
         container.phase = Phase::Stopping;
-        true
+        Some(before)
     }
 
-    /// Ends a container; tells whether it was there.
-    pub(crate) fn end(&mut self, id: &TaskId) -> bool {
-        self.live.remove(id).is_some()
+    /// Lets a container hang when it is asked to end.
+    pub(crate) fn hang(&mut self, id: &TaskId) {
+        if let Some(container) = self.live.get_mut(id) {
+            container.hangs = true;
+        }
     }
 
-    /// Ends them all: the host lost its power.
-    pub(crate) fn clear(&mut self) {
-        self.live.clear();
+    /// Returns one container.
+    pub(crate) fn find(&self, id: &TaskId) -> Option<&Container> {
+        self.live.get(id)
+    }
+
+    /// Ends a container and returns it, if it was there.
+    pub(crate) fn end(&mut self, id: &TaskId) -> Option<Container> {
+        self.live.remove(id)
+    }
+
+    /// Ends them all and returns them: the host lost its power.
+    pub(crate) fn clear(&mut self) -> Vec<Container> {
+        std::mem::take(&mut self.live).into_values().collect()
     }
 
     /// Ends those that never ran: their maker is gone. Returns what a restarted daemon finds running.

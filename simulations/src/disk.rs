@@ -1,28 +1,61 @@
-//! Disks: what is on them when a node crashes is what it was told to make durable, and nothing else.
+//! Disks: what is on them when a node crashes is what they said was durable, a part of what was being written, and
+//! nothing else.
+//!
+//! As in the real store, records are appended in batches, and a batch is durable once its sync returned. Whole records
+//! of a batch whose sync did not return may be there at the next start; half a record is recognised and dropped.
+
+use shoal_cluster::seed::Stream;
 
 /// One node's durable records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Disk {
     records: Vec<Vec<u8>>,
     /// Starts of the node, durable before its core is made.
     epoch: u64,
     /// A deliberate bug: appends are forgotten.
     lying: bool,
+    /// Takes nothing more until then, in microseconds of virtual time.
+    pub(crate) full_until_us: u64,
+    /// The next sync fails.
+    pub(crate) sync_fails: bool,
+    random: Stream,
 }
+
+/// The disk failed: the daemon must stop, because nobody knows what is on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DiskFailed;
 
 /// Records beyond which a node replaces them by a snapshot, as the real store does.
 const COMPACT_ABOVE: usize = 400;
 
 impl Disk {
     /// Returns an empty disk; a lying one says that records are durable and forgets them.
-    pub(crate) fn new(lying: bool) -> Self {
-        Self { lying, ..Self::default() }
+    pub(crate) fn new(lying: bool, random: Stream) -> Self {
+        Self { records: Vec::new(), epoch: 0, lying, full_until_us: 0, sync_fails: false, random }
     }
 
-    /// Makes a record durable.
-    pub(crate) fn append(&mut self, record: Vec<u8>) {
+    /// Makes a batch of records durable.
+    pub(crate) fn append(&mut self, at_us: u64, batch: Vec<Vec<u8>>) -> Result<(), DiskFailed> {
+        if at_us < self.full_until_us {
+            return Err(DiskFailed);
+        }
+        if self.sync_fails {
+            self.sync_fails = false;
+            self.tear(batch);
+            return Err(DiskFailed);
+        }
         if !self.lying {
-            self.records.push(record);
+            self.records.extend(batch);
+        }
+        Ok(())
+    }
+
+    /// Takes a part of a batch: the node crashed while it was written.
+    pub(crate) fn tear(&mut self, mut batch: Vec<Vec<u8>>) {
+        let kept = self.random.below(batch.len() as u64 + 1) as usize;
+        batch.truncate(kept);
+        if !self.lying {
+            self.records.extend(batch);
         }
     }
 
@@ -39,13 +72,31 @@ impl Disk {
     }
 
     /// Counts a start, durably, and returns its number.
-    pub(crate) fn bump_epoch(&mut self) -> u64 {
+    pub(crate) fn bump_epoch(&mut self, at_us: u64) -> Result<u64, DiskFailed> {
+        if at_us < self.full_until_us {
+            return Err(DiskFailed);
+        }
         self.epoch += 1;
-        self.epoch
+        Ok(self.epoch)
+    }
+
+    /// Loses the log. The count of starts is kept apart from it and stays.
+    pub(crate) fn lose(&mut self) {
+        self.records.clear();
+    }
+
+    /// Ends what ails it.
+    pub(crate) fn heal(&mut self) {
+        (self.full_until_us, self.sync_fails) = (0, false);
     }
 
     /// Returns what a restart reads.
-    pub(crate) fn records(&self) -> Vec<Vec<u8>> {
-        self.records.clone()
+    pub(crate) fn records(&self) -> &[Vec<u8>] {
+        &self.records
+    }
+
+    /// Returns the present count of starts.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 }

@@ -1,15 +1,14 @@
-//! One simulated machine: a real core, its disk, its containers and its clock.
+//! One simulated machine: a real core, its disk, its containers and its clocks.
 
 use shoal_cluster::config::Config;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
-use shoal_cluster::{Cluster, Instant, NodeId, Now, hash};
+use shoal_cluster::seed::Stream;
+use shoal_cluster::{Cluster, NodeId, Now, RestoreError, hash};
 
+use crate::clock::Clock;
 use crate::containers::Containers;
 use crate::disk::Disk;
-
-/// Wall clock at the start of every world: 2026-01-01T00:00:00Z.
-const WALL_START_MS: i64 = 1_767_225_600_000;
 
 /// One machine.
 #[derive(Debug)]
@@ -19,58 +18,122 @@ pub(crate) struct Node {
     pub(crate) core: Option<Cluster>,
     pub(crate) disk: Disk,
     pub(crate) containers: Containers,
-    /// Offset of its wall clock in milliseconds.
-    pub(crate) skew_ms: i64,
-    /// Actions after which it crashes, once a crash is due.
-    pub(crate) crash_in: Option<u64>,
+    pub(crate) clock: Clock,
+    /// Actions after which it crashes, once a crash is due, and whether the power goes then.
+    pub(crate) crash_in: Option<(u64, bool)>,
     /// Counts starts, so that events meant for an earlier run are dropped.
     pub(crate) run: u64,
     /// When its next time-out is queued for.
     pub(crate) timer_us: Option<u64>,
     /// Whether it stays off whatever was to start it again.
     pub(crate) unplugged: bool,
+    /// Until when it stands still.
+    pub(crate) paused_until_us: u64,
+    /// Until when it is slow, and by how much at most.
+    pub(crate) slow: (u64, u64),
+    /// Until when it cannot start containers.
+    pub(crate) refuses_until_us: u64,
+    /// When it started last.
+    pub(crate) started_us: u64,
+    /// The greatest incarnation that it may have told anybody.
+    pub(crate) told: u64,
     contacts: Contacts,
     meta: NodeMeta,
 }
 
+/// Why a daemon does not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The disk takes nothing.
+    Disk,
+    /// What is on it cannot be read.
+    Restore(RestoreError),
+}
+
 impl Node {
     /// Returns the machine numbered `index`, which knows the first machine, unless it is that one.
-    pub(crate) fn new(index: usize, skew_ms: i64, lying_disk: bool) -> Self {
+    pub(crate) fn new(index: usize, lying_disk: bool, random: Stream) -> Self {
         let meta = meta(index);
         let contacts = if index == 0 { Vec::new() } else { vec![(node_id(0), self::meta(0).gossip)] };
         Self {
             id: node_id(index),
             core: None,
-            disk: Disk::new(lying_disk),
+            disk: Disk::new(lying_disk, random),
             containers: Containers::default(),
-            skew_ms,
+            clock: Clock::default(),
             crash_in: None,
             run: 0,
             timer_us: None,
             unplugged: false,
+            paused_until_us: 0,
+            slow: (0, 0),
+            refuses_until_us: 0,
+            started_us: 0,
+            told: 0,
             contacts,
             meta,
         }
     }
 
     /// Starts the daemon from what is on the disk.
-    pub(crate) fn start(&mut self, at_us: u64, seed: &[u8; 32]) -> Result<(), shoal_cluster::RestoreError> {
-        let epoch = self.disk.bump_epoch();
+    pub(crate) fn start(&mut self, at_us: u64, seed: &[u8; 32], pace: u32) -> Result<(), StartError> {
+        let epoch = self.disk.bump_epoch(at_us).map_err(|_| StartError::Disk)?;
         self.run += 1;
         self.crash_in = None;
         self.timer_us = None;
-        let config = Config::new([7; 32], epoch, self.meta.clone(), self.contacts.clone());
+        self.started_us = at_us;
+        let config = paced(Config::new([7; 32], epoch, self.meta.clone(), self.contacts.clone()), pace);
         let seed = hash::digest("node-run", &[seed, &self.id.0, &epoch.to_be_bytes()]);
-        let records = self.disk.records();
-        self.core = Some(Cluster::restore(self.id, config, seed, self.now(at_us), records.into_iter())?);
+        let records = self.disk.records().to_vec();
+        let core = Cluster::restore(self.id, config, seed, self.now(at_us), records.into_iter());
+        self.core = Some(core.map_err(StartError::Restore)?);
         Ok(())
+    }
+
+    /// Takes another name and other resources, before its first start.
+    pub(crate) fn become_machine(&mut self, name: Name, cpus: u32, memory_mib: u64) {
+        self.meta.name = name;
+        self.meta.nano_cpus = u64::from(cpus) * 1_000_000_000;
+        self.meta.memory_bytes = memory_mib << 20;
     }
 
     /// Reads both clocks.
     pub(crate) fn now(&self, at_us: u64) -> Now {
-        let wall_ms = WALL_START_MS + self.skew_ms + (at_us / 1_000) as i64;
-        Now { mono: Instant::from_micros(at_us), wall_ms: wall_ms.unsigned_abs() }
+        self.clock.now(at_us)
     }
+
+    /// Tells whether its daemon runs and does not stand still.
+    pub(crate) fn hears(&self, at_us: u64) -> bool {
+        self.core.is_some() && self.paused_until_us <= at_us
+    }
+
+    /// Ends everything that ails it, its clocks included.
+    pub(crate) fn heal(&mut self, at_us: u64) {
+        self.crash_in = None;
+        self.unplugged = false;
+        self.slow = (0, 0);
+        self.refuses_until_us = 0;
+        self.disk.heal();
+        self.clock.drift(at_us, 0);
+        self.clock.set(0);
+    }
+}
+
+/// Stretches every timer of a core.
+fn paced(mut config: Config, pace: u32) -> Config {
+    let membership = &mut config.membership;
+    for time in [
+        &mut membership.probe_interval,
+        &mut membership.probe_timeout,
+        &mut membership.suspicion_timeout,
+        &mut membership.suspicion_timeout_evidence,
+        &mut membership.redial_interval,
+        &mut config.sync_interval,
+        &mut config.settle_timeout,
+    ] {
+        *time *= pace;
+    }
+    config
 }
 
 /// Returns the id of the machine numbered `index`, the same in every world.

@@ -1,12 +1,15 @@
-//! What a run does: drawn from its seed, printed before it starts.
+//! What a run does: drawn from its seed, or written down in a plan; printed before it starts.
 
 use core::fmt;
 use core::time::Duration;
+use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use shoal_cluster::seed::Stream;
 
-/// A deliberate bug, to show that the checkers can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// A deliberate bug of the world, to show that the checkers can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
     /// The core of the last node never takes in messages that carry intent.
     DropDeltas,
@@ -18,76 +21,177 @@ pub enum Sabotage {
     NoTimeouts,
 }
 
-/// The faults of one run; each is on or off by the seed.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Messages lost, per thousand.
-    pub loss_permille: u64,
-    /// Messages delivered twice, per thousand.
-    pub duplicate_permille: u64,
-    /// Messages cut short, per thousand.
-    pub truncate_permille: u64,
-    /// Longest delay of a message beyond the LAN's, which also reorders.
-    pub jitter: Duration,
-    /// Whether the network is split in two, now and then.
-    pub partitions: bool,
-    /// Whether single directions between two nodes fail, now and then.
-    pub one_way: bool,
-    /// Whether nodes crash, at any action, and start again with what was durable.
-    pub crashes: bool,
-    /// Whether a crash takes the node's containers along (a plug pulled) or only the daemon.
-    pub plug: bool,
-    /// Whether containers exit by themselves.
-    pub exits: bool,
-    /// Whether containers take long to start.
-    pub slow_starts: bool,
-    /// Largest offset of a node's wall clock, either way.
-    pub skew: Duration,
+/// One kind of fault, on or off in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Messages are lost.
+    Loss,
+    /// All messages take longer.
+    Delay,
+    /// Messages overtake each other.
+    Reorder,
+    /// Messages arrive twice.
+    Duplicate,
+    /// Messages are cut short.
+    Truncate,
+    /// The network is split in two.
+    Partition,
+    /// Single directions carry nothing.
+    OneWay,
+    /// Single pairs do not hear each other.
+    Partial,
+    /// Daemons die at any action and start again; their containers live on.
+    Crash,
+    /// Machines lose their power: containers are gone, nobody is told.
+    PowerLoss,
+    /// What was being written at a crash is there in part.
+    TornWrite,
+    /// A machine comes back with an empty log.
+    LostDisk,
+    /// A disk is full for a while.
+    FullDisk,
+    /// A disk cannot make what was written durable.
+    FailedSync,
+    /// Clocks run fast or slow.
+    Drift,
+    /// Wall clocks are some seconds off, and are set now and then.
+    Step,
+    /// Wall clocks jump back by up to years.
+    Jump,
+    /// Daemons stand still for a while and hear everything later.
+    Pause,
+    /// Machines answer late.
+    Slow,
+    /// A third of the nodes joins at one moment.
+    JoinStorm,
+    /// A fifth of the nodes leaves at one moment, and comes back.
+    MassLeave,
+    /// A node goes and comes in quick turns.
+    Flapping,
+    /// Containers exit by themselves.
+    Exit,
+    /// Containers do not end when asked, only when killed.
+    Hang,
+    /// A machine cannot start containers for a while.
+    Refuse,
+    /// Containers take long to start.
+    SlowPull,
+    /// Nodes are set back to an older binary than the one that wrote their log.
+    MixedVersions,
+    /// Members send garbage, and old messages again.
+    Hostile,
+    /// Timers fire early and twice, logs are compacted, connections flicker at any time.
+    Buggify,
 }
 
-/// Everything that decides a run.
-#[derive(Clone, Debug)]
+impl Fault {
+    /// Returns all of them.
+    pub fn all() -> &'static [Self] {
+        <Self as clap::ValueEnum>::value_variants()
+    }
+
+    /// Returns its name on the command line and in files.
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or(String::new(), |value| value.get_name().to_owned())
+    }
+}
+
+/// Everything that decides a run, its steps apart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Options {
     /// Where all randomness comes from.
     pub seed: u64,
     /// How many nodes.
     pub nodes: usize,
-    /// Length of the safety phase.
-    pub safety: Duration,
-    /// Longest time that the healed world may take to become right.
-    pub liveness_max: Duration,
+    /// Length of the safety phase, in seconds.
+    #[serde(default = "default_safety")]
+    pub safety_s: u64,
+    /// Longest time that the healed world may take to become right, in seconds.
+    #[serde(default = "default_liveness")]
+    pub liveness_s: u64,
     /// What goes wrong.
-    pub faults: Faults,
-    /// A deliberate bug, if any.
+    #[serde(default)]
+    pub faults: BTreeSet<Fault>,
+    /// Stretches every timer of the cores, so that years pass in few events. 1 is real.
+    #[serde(default = "one")]
+    pub pace: u32,
+    /// Chance in percent that operators give a command in a quarter of a second.
+    #[serde(default = "default_commands")]
+    pub commands_percent: u64,
+    /// Services that operators know of.
+    #[serde(default = "default_services")]
+    pub services: u64,
+    /// Whether one node is lost and comes back after the liveness phase.
+    #[serde(default = "yes")]
+    pub loss: bool,
+    /// Whether in the end all nodes but one are lost, which must serve everything.
+    #[serde(default)]
+    pub survivor: bool,
+    /// A deliberate bug of the world, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sabotage: Option<Sabotage>,
 }
 
+fn default_safety() -> u64 {
+    60
+}
+
+fn default_liveness() -> u64 {
+    120
+}
+
+fn default_commands() -> u64 {
+    25
+}
+
+fn default_services() -> u64 {
+    8
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
 impl Options {
-    /// Draws the options of `seed`.
+    /// Draws the options of `seed`: how likely faults are at all, then each of them; how long the safety phase is; and
+    /// whether one node survives alone in the end, in small worlds.
     pub fn draw(seed: u64, nodes: usize) -> Self {
         let mut random = Stream::new(&seed_bytes(seed), "options");
-        let mut chance = |percent: u64| random.below(100) < percent;
-        let faults = Faults {
-            loss_permille: if chance(70) { 50 } else { 0 },
-            duplicate_permille: if chance(50) { 30 } else { 0 },
-            truncate_permille: if chance(30) { 5 } else { 0 },
-            jitter: Duration::from_millis(if chance(50) { 80 } else { 2 }),
-            partitions: chance(60),
-            one_way: chance(30),
-            crashes: chance(75),
-            plug: chance(50),
-            exits: chance(50),
-            slow_starts: chance(30),
-            skew: Duration::from_millis(if chance(50) { 5_000 } else { 0 }),
-        };
+        let likely = [10, 30, 60][random.below(3) as usize];
+        let faults = Fault::all().iter().copied().filter(|_| random.below(100) < likely).collect();
+        let safety_s = 20 + random.below(50);
+        let survivor = random.below(4) == 0 && nodes <= SURVIVOR_NODES_MAX;
+        // Large worlds spend long in starting up, and a lone survivor in noticing the losses one by one.
+        let liveness_s = default_liveness() + nodes as u64 * if survivor { 10 } else { 1 };
         Self {
             seed,
             nodes,
-            safety: Duration::from_secs(90),
-            liveness_max: Duration::from_secs(120),
+            safety_s,
+            liveness_s,
             faults,
+            pace: 1,
+            commands_percent: default_commands(),
+            services: default_services(),
+            loss: true,
+            survivor,
             sabotage: None,
         }
+    }
+
+    /// Tells whether this kind of fault is on.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    /// Returns the longest time that the healed world may take to become right.
+    pub(crate) fn liveness_max(&self) -> Duration {
+        Duration::from_secs(self.liveness_s) * self.pace
     }
 
     /// Returns the random stream of this run for one purpose.
@@ -96,32 +200,25 @@ impl Options {
     }
 }
 
+/// Nodes up to which a drawn run may end with a lone survivor: it notices the others' loss one by one.
+const SURVIVOR_NODES_MAX: usize = 12;
+
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults = &self.faults;
-        write!(
-            f,
-            "seed {} nodes {} loss {}‰ duplicate {}‰ truncate {}‰ jitter {:?} skew {:?}",
-            self.seed,
-            self.nodes,
-            faults.loss_permille,
-            faults.duplicate_permille,
-            faults.truncate_permille,
-            faults.jitter,
-            faults.skew
-        )?;
-        let switches = [
-            ("partitions", faults.partitions),
-            ("one-way", faults.one_way),
-            ("crashes", faults.crashes),
-            ("plug", faults.plug),
-            ("exits", faults.exits),
-            ("slow-starts", faults.slow_starts),
-        ];
-        for (name, _) in switches.iter().filter(|(_, on)| *on) {
-            write!(f, " {name}")?;
+        write!(f, "seed {} nodes {} safety {} s faults", self.seed, self.nodes, self.safety_s)?;
+        if self.faults.is_empty() {
+            write!(f, " none")?;
         }
-        self.sabotage.map_or(Ok(()), |sabotage| write!(f, " sabotage {sabotage:?}"))
+        for fault in &self.faults {
+            write!(f, " {}", fault.name())?;
+        }
+        if self.pace > 1 {
+            write!(f, ", pace {}", self.pace)?;
+        }
+        if self.survivor {
+            write!(f, ", one survives")?;
+        }
+        self.sabotage.map_or(Ok(()), |sabotage| write!(f, ", sabotage {sabotage:?}"))
     }
 }
 

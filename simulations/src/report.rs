@@ -3,6 +3,8 @@
 use core::fmt;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::options::Options;
 use crate::world::World;
 
@@ -19,6 +21,49 @@ pub enum Outcome {
     Crashed(String),
 }
 
+impl Outcome {
+    /// Returns the exit status that stands for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Right => 0,
+            Self::Wrong(_) => 1,
+            Self::NoProgress(_) => 3,
+            Self::Crashed(_) => 4,
+        }
+    }
+
+    /// Returns its word, and the checkers that found something: what two runs share that fail alike.
+    pub fn kind(&self) -> String {
+        let checker = |lines: &[String]| {
+            let first = lines.first().and_then(|line| line.split(':').next());
+            first.unwrap_or("unknown").to_owned()
+        };
+        match self {
+            Self::Right => "right".to_owned(),
+            Self::Wrong(lines) => format!("wrong, found by {}", checker(lines)),
+            Self::NoProgress(lines) => format!("no progress, found by {}", checker(lines)),
+            Self::Crashed(_) => "crashed".to_owned(),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Right => Vec::new(),
+            Self::Wrong(lines) | Self::NoProgress(lines) => lines.clone(),
+            Self::Crashed(text) => vec![format!("the core panicked: {text}")],
+        }
+    }
+}
+
+/// Tasks that started when a node was lost, and how many had to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// How many started anywhere.
+    pub started: u64,
+    /// How many ran on the lost node.
+    pub needed: u64,
+}
+
 /// What is known of a run afterwards.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -32,12 +77,22 @@ pub struct Report {
     pub detected: Option<Duration>,
     /// From the loss of a node until everything was right without it.
     pub replaced: Option<Duration>,
+    /// Tasks that started because of it.
+    pub moved: Option<Moved>,
     /// From its return until everything was right with it.
     pub rejoined: Option<Duration>,
+    /// From the loss of all others until the last node ran everything.
+    pub survived: Option<Duration>,
+    /// Bytes that a node sent in a second while all was right.
+    pub idle_bytes: f64,
+    /// Longest time, while faults lasted, that some node answered a name with a task that was gone, in microseconds.
+    pub stale_us: u64,
     /// What happened, by kind.
     pub counts: Vec<(&'static str, u64)>,
     /// Simulated time.
     pub simulated: Duration,
+    /// Real time.
+    pub wall: Duration,
     /// Events in the trace.
     pub events: u64,
     /// The trace's hash.
@@ -53,9 +108,14 @@ impl Report {
             converged: None,
             detected: None,
             replaced: None,
+            moved: None,
             rejoined: None,
+            survived: None,
+            idle_bytes: 0.0,
+            stale_us: 0,
             counts: Vec::new(),
             simulated: Duration::ZERO,
+            wall: Duration::ZERO,
             events: 0,
             hash: String::new(),
         }
@@ -69,14 +129,36 @@ impl Report {
     /// Takes in what the world counted.
     pub(crate) fn close(&mut self, world: &World) {
         self.counts = world.counts.iter().map(|(what, count)| (*what, *count)).collect();
-        self.counts.push(("writes tried", world.ledger.tried));
-        self.counts.push(("writes acknowledged", world.ledger.acknowledged));
-        self.counts.push(("messages sent", world.network.sent.0));
-        self.counts.push(("bytes sent", world.network.sent.1));
-        self.counts.push(("messages lost", world.network.lost));
+        let network = &world.network;
+        self.counts.extend([
+            ("writes tried", world.ledger.tried),
+            ("writes acknowledged", world.ledger.acknowledged),
+            ("messages sent", network.sent.0),
+            ("bytes sent", network.sent.1),
+            ("messages lost", network.lost),
+            ("messages doubled", network.doubled),
+            ("messages cut short", network.truncated),
+        ]);
         self.simulated = Duration::from_micros(world.at_us);
         self.events = world.trace.events();
         self.hash = world.trace.hash();
+    }
+
+    /// Returns the times that a run measures, by name.
+    pub fn times(&self) -> [(&'static str, Option<Duration>); 6] {
+        [
+            ("converged after heal", self.converged),
+            ("loss of a node known to all", self.detected),
+            ("loss of a node made good", self.replaced),
+            ("return of a node made good", self.rejoined),
+            ("the last node runs everything", self.survived),
+            ("oldest stale answer under faults", Some(Duration::from_micros(self.stale_us))),
+        ]
+    }
+
+    /// Returns the simulated hours of all its nodes together.
+    pub fn node_hours(&self) -> f64 {
+        self.simulated.as_secs_f64() * self.options.nodes as f64 / 3_600.0
     }
 
     /// Returns the command that repeats the run.
@@ -88,6 +170,27 @@ impl Report {
             format!(" --sabotage {value}")
         });
         format!("cargo run --release -p shoal-simulations -- run --seed {seed} --nodes {nodes}{sabotage}")
+    }
+
+    /// Returns it as JSON.
+    pub fn json(&self) -> Value {
+        let times = self.times().into_iter().filter_map(|(name, time)| Some((name.to_owned(), time?.as_secs_f64())));
+        let counts = self.counts.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        json!({
+            "seed": self.options.seed,
+            "nodes": self.options.nodes,
+            "faults": self.options.faults,
+            "outcome": self.outcome.kind(),
+            "found": self.outcome.lines(),
+            "seconds": times.collect::<std::collections::BTreeMap<_, _>>(),
+            "moved": self.moved.map(|moved| json!({"started": moved.started, "needed": moved.needed})),
+            "idle_bytes_per_node_second": self.idle_bytes,
+            "counts": counts.collect::<std::collections::BTreeMap<_, _>>(),
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "wall_seconds": self.wall.as_secs_f64(),
+            "events": self.events,
+            "trace": self.hash,
+        })
     }
 }
 
@@ -112,12 +215,6 @@ impl fmt::Display for Report {
             self.events,
             self.hash,
         )?;
-        match &self.outcome {
-            Outcome::Right => Ok(()),
-            Outcome::Wrong(what) | Outcome::NoProgress(what) => {
-                what.iter().try_for_each(|line| write!(f, "\n    {line}"))
-            }
-            Outcome::Crashed(text) => write!(f, "\n    the core panicked: {text}"),
-        }
+        self.outcome.lines().iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }

@@ -1,13 +1,16 @@
-//! One run: safety phase, heal, liveness phase, then one node is lost and comes back.
+//! One run: safety phase, heal, liveness phase, then one node is lost and comes back, then, in some runs, all but one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::service::{ImageRef, ServiceSpec, TaskSpec};
+use shoal_cluster::{Command, Receipt};
+
 use crate::checkers;
-use crate::faults::Saboteur;
-use crate::options::Options;
-use crate::report::{Outcome, Report};
-use crate::workload::Operators;
-use crate::world::World;
+use crate::report::{Moved, Outcome, Report};
+use crate::script::Script;
+use crate::world::{World, kept_out};
 
 /// How often the liveness phase looks whether all is right.
 const LOOK: Duration = Duration::from_millis(250);
@@ -15,93 +18,153 @@ const LOOK: Duration = Duration::from_millis(250);
 const STEADY: Duration = Duration::from_secs(3);
 /// How soon all others must know of a lost node.
 const DETECTION_MAX: Duration = Duration::from_secs(12);
-/// Steps of the safety phase in one simulated second.
-const STEPS: u64 = 4;
+/// How long nodes have to find each other before the safety phase begins.
+const GATHER: Duration = Duration::from_secs(2);
+/// How often the age of stale answers is sampled while faults last.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// The service that is created where one node is left.
+const LAST: &str = "last";
 
-/// Runs the world of these options to its end.
-pub fn run(options: Options) -> Report {
-    let mut world = World::new(options);
-    let mut report = Report::new(&world.options);
-    safety(&mut world);
+/// Runs the world of this script to its end.
+pub fn run(script: &Script) -> Report {
+    let kept_out = kept_out(script.bare_steps(), script.options.nodes);
+    let mut world = World::new(script.options.clone(), kept_out);
+    let mut report = Report::new(&script.options);
+    safety(&mut world, &mut report, script);
     world.heal();
-    report.outcome = liveness(&mut world, &mut report);
+    if let Err(outcome) = liveness(&mut world, &mut report) {
+        report.outcome = outcome;
+    }
     report.close(&world);
     report
 }
 
-fn safety(world: &mut World) {
-    let mut operators = Operators::new(world.options.stream("operators"));
-    let mut saboteur = Saboteur::new(world.options.stream("faults"));
-    let step = Duration::from_secs(1) / STEPS as u32;
-    let steps = world.options.safety.as_secs() * STEPS;
-    for number in 0..steps {
-        world.run_until(world.at_us + step.as_micros() as u64);
-        operators.step(world);
-        if number % STEPS == 0 {
-            saboteur.step(world);
-        }
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}
+
+fn safety(world: &mut World, report: &mut Report, script: &Script) {
+    world.run_until(micros(GATHER));
+    let end = world.at_us + script.options.safety_s * 1_000_000;
+    let mut sample_at = world.at_us;
+    for timed in &script.steps {
+        let at_us = (micros(GATHER) + timed.at_ms * 1_000).min(end);
+        sample(world, report, &mut sample_at, at_us);
+        world.run_until(at_us);
+        world.step(&timed.step);
+    }
+    sample(world, report, &mut sample_at, end);
+    world.run_until(end);
+}
+
+/// Looks at the names that nodes answer, now and then until `end`.
+fn sample(world: &mut World, report: &mut Report, at: &mut u64, end: u64) {
+    while *at < end {
+        world.run_until((*at).max(world.at_us));
+        report.stale_us = report.stale_us.max(checkers::stale(world));
+        *at += micros(SAMPLE * world.options.pace);
     }
 }
 
-fn liveness(world: &mut World, report: &mut Report) -> Outcome {
-    match settle(world) {
-        Ok(took) => report.converged = Some(took),
-        Err(outcome) => return outcome,
+fn liveness(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
+    let quiet = settle(world)?;
+    (report.converged, report.idle_bytes) = (Some(quiet.took), quiet.bytes_per_node_second);
+    if world.options.loss && world.nodes.len() >= 3 {
+        lose(world, report)?;
+        world.heal();
+        report.rejoined = Some(settle(world)?.took);
     }
-    if world.nodes.len() < 3 {
-        return Outcome::Right;
+    if world.options.survivor {
+        survive(world, report)?;
+        world.heal();
+        settle(world)?;
     }
-    let gone = world.options.stream("victim").below(world.nodes.len() as u64) as usize;
-    match lose(world, gone) {
-        Ok((detected, replaced)) => (report.detected, report.replaced) = (Some(detected), Some(replaced)),
-        Err(outcome) => return outcome,
-    }
-    world.heal();
-    match settle(world) {
-        Ok(took) => report.rejoined = Some(took),
-        Err(outcome) => return outcome,
-    }
-    Outcome::Right
+    Ok(())
 }
 
-/// Waits until everything is right and stays so; says how long that took.
-fn settle(world: &mut World) -> Result<Duration, Outcome> {
-    let began = world.at_us;
-    let mut right_since = None;
+/// The end of a wait: how long it took, and what the nodes said to each other when all was right.
+struct Quiet {
+    took: Duration,
+    bytes_per_node_second: f64,
+}
+
+/// Waits until everything is right and stays so.
+fn settle(world: &mut World) -> Result<Quiet, Outcome> {
+    let (look, steady) = (micros(LOOK * world.options.pace), micros(STEADY * world.options.pace));
+    let (began, sent) = (world.at_us, world.network.sent.1);
+    let mut right_since: Option<(u64, u64)> = None;
     loop {
         let violations = checkers::violations(world);
+        if !world.ledger.violations.is_empty() {
+            return Err(Outcome::Wrong(violations));
+        }
         if violations.is_empty() {
-            let since = *right_since.get_or_insert(world.at_us);
-            if world.at_us - since >= STEADY.as_micros() as u64 {
-                return Ok(Duration::from_micros(since - began));
+            let (since, before) = *right_since.get_or_insert((world.at_us, world.network.sent.1));
+            if world.at_us - since >= steady {
+                let seconds = (world.at_us - since) as f64 / 1e6;
+                let nodes = world.up().count().max(1) as f64;
+                let bytes_per_node_second = (world.network.sent.1 - before) as f64 / seconds / nodes;
+                return Ok(Quiet { took: Duration::from_micros(since - began), bytes_per_node_second });
             }
         } else {
             right_since = None;
         }
-        if !world.ledger.violations.is_empty() {
-            return Err(Outcome::Wrong(violations));
+        if world.at_us - began > micros(world.options.liveness_max()) {
+            let still = if world.network.sent.1 == sent { " (and nobody says anything)" } else { "" };
+            let told = violations.into_iter().map(|line| format!("{line}{still}"));
+            return Err(Outcome::NoProgress(told.collect()));
         }
-        if world.at_us - began > world.options.liveness_max.as_micros() as u64 {
-            return Err(Outcome::NoProgress(violations));
-        }
-        world.run_until(world.at_us + LOOK.as_micros() as u64);
+        world.run_until(world.at_us + look);
     }
 }
 
-/// Pulls one node out; says how soon all others knew, and how soon all was right without it.
-fn lose(world: &mut World, gone: usize) -> Result<(Duration, Duration), Outcome> {
-    let began = world.at_us;
+/// Pulls one node out: how soon do all others know, and how soon is all right without it?
+fn lose(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
+    let gone = world.options.stream("victim").below(world.nodes.len() as u64) as usize;
+    let needed = world.nodes[gone].containers.running().count() as u64;
+    let started = |world: &World| world.counts.get("containers started").copied().unwrap_or(0);
+    let (began, before) = (world.at_us, started(world));
     world.unplug(gone);
+    let looks = LOOK * world.options.pace;
     while !checkers::unnoticed(world, gone).is_empty() {
-        if world.at_us - began > DETECTION_MAX.as_micros() as u64 {
+        if world.at_us - began > micros(DETECTION_MAX * world.options.pace) {
             let blind = checkers::unnoticed(world, gone);
-            return Err(Outcome::NoProgress(vec![format!(
-                "detection: nodes {blind:?} did not notice that {gone} is gone"
-            )]));
+            let text = format!("detection: nodes {blind:?} did not notice that {gone} is gone");
+            return Err(Outcome::NoProgress(vec![text]));
         }
-        world.run_until(world.at_us + LOOK.as_micros() as u64);
+        world.run_until(world.at_us + micros(looks));
     }
     let detected = Duration::from_micros(world.at_us - began);
-    let replaced = settle(world)?;
-    Ok((detected, detected + replaced))
+    let replaced = settle(world)?.took;
+    (report.detected, report.replaced) = (Some(detected), Some(detected + replaced));
+    report.moved = Some(Moved { started: started(world) - before, needed });
+    Ok(())
+}
+
+/// Promise 1: pulls out all nodes but one, which must run everything, accept a new service and answer its name.
+fn survive(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
+    let last = world.options.stream("survivor").below(world.nodes.len() as u64) as usize;
+    let began = world.at_us;
+    (0..world.nodes.len()).filter(|node| *node != last).for_each(|node| world.unplug(node));
+    let image = ImageRef { reference: "whoami:latest".to_owned(), digest: None };
+    let spec = ServiceSpec {
+        name: Name::new(LAST).expect("a plain name"),
+        labels: BTreeMap::new(),
+        replicas: 3,
+        task: TaskSpec::new(image),
+    };
+    let id = match world.command(last, Command::CreateService(spec)) {
+        Some(Ok(Receipt::Service { id, .. })) => id,
+        other => return Err(Outcome::Wrong(vec![format!("survivor: a lone node answers a command with {other:?}")])),
+    };
+    settle(world)?;
+    let answers = world.core(last).and_then(|core| core.plan().names.services.get(LAST).cloned());
+    if answers.as_ref().map(Vec::len) != Some(3) {
+        return Err(Outcome::Wrong(vec![format!("survivor: a lone node answers {LAST} with {answers:?}")]));
+    }
+    report.survived = Some(Duration::from_micros(world.at_us - began) - STEADY * world.options.pace);
+    match world.command(last, Command::RemoveService(id)) {
+        Some(Ok(_)) => Ok(()),
+        other => Err(Outcome::Wrong(vec![format!("survivor: a lone node answers a removal with {other:?}")])),
+    }
 }

@@ -7,16 +7,18 @@
 use std::collections::BTreeMap;
 
 use shoal_cluster::intent::name::Name;
-use shoal_cluster::intent::service::{ImageRef, ServiceSpec, TaskSpec};
-use shoal_cluster::seed::Stream;
-use shoal_cluster::{Command, ServiceId};
+use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::{Command, CommandError, Receipt};
 
+use crate::checkers::watch;
 use crate::world::World;
 
 /// The label that carries the number of the write.
 pub(crate) const WRITE_LABEL: &str = "write";
-const SERVICES: u64 = 6;
-const SHARED: u64 = 2;
+/// Of four services one is written by everybody.
+const SHARED_OF: u64 = 4;
+/// Most replicas that operators ask for.
+const REPLICAS_MAX: u64 = 8;
 
 /// What one write wanted; `None`: that the service be gone.
 pub(crate) type Wanted = Option<u64>;
@@ -28,6 +30,8 @@ pub(crate) struct History {
     pub(crate) acknowledged: Option<Wanted>,
     /// Writes tried since then whose answer never came.
     pub(crate) unanswered: Vec<Wanted>,
+    /// Writes acknowledged before, as long as nobody but their writer may hold the last.
+    before: Vec<Wanted>,
 }
 
 /// What operators did and were told.
@@ -38,86 +42,114 @@ pub(crate) struct Ledger {
     /// How many writes were tried, and acknowledged.
     pub(crate) tried: u64,
     pub(crate) acknowledged: u64,
+    /// Entries that a newer binary wrote, which all nodes must keep though none can read them.
+    pub(crate) future_entries: u64,
     /// What was found wrong while the world ran.
     pub(crate) violations: Vec<String>,
 }
 
-/// Draws commands for one world.
-#[derive(Debug)]
-pub(crate) struct Operators {
-    random: Stream,
+/// Lets an operator write or remove a service, at its own node or at `node` if it is everybody's.
+pub(crate) fn write(world: &mut World, service: u64, node: usize, roll: u64) {
+    let shared = service % SHARED_OF == SHARED_OF - 1;
+    let home = if shared { node } else { service as usize % world.nodes.len() };
+    let name = if shared { format!("shared{service}") } else { format!("own{service}") };
+    if !world.nodes[home].hears(world.at_us) {
+        return;
+    }
+    let Some(core) = world.core(home) else { return };
+    let known = Name::new(&name).expect("a plain name");
+    let present = core.intent().service_named(&known).cloned();
+    world.ledger.tried += 1;
+    let write = world.ledger.tried;
+    let (command, wanted) = match present {
+        None => (Command::CreateService(spec(&name, write, roll)), Some(write)),
+        Some(service) if roll % 100 < 15 => (Command::RemoveService(service.id), None),
+        Some(service) => (update(service, write, roll), Some(write)),
+    };
+    let answer = world.command(home, command);
+    note(world, (home, &name, shared), wanted, answer);
 }
 
-impl Operators {
-    pub(crate) fn new(random: Stream) -> Self {
-        Self { random }
-    }
-
-    /// Gives at most one command; called a few times per simulated second.
-    pub(crate) fn step(&mut self, world: &mut World) {
-        if self.random.below(100) >= 25 {
-            return;
-        }
-        let number = self.random.below(SERVICES + SHARED);
-        let shared = number >= SERVICES;
-        let name = if shared { format!("shared{number}") } else { format!("own{number}") };
-        let home = if shared { self.random.next() } else { number } as usize % world.nodes.len();
-        self.write(world, home, &name, !shared);
-    }
-
-    fn write(&mut self, world: &mut World, node: usize, name: &str, own: bool) {
-        let Some(core) = world.nodes[node].core.as_mut() else { return };
-        let known = Name::new(name).expect("a plain name");
-        let present = core.views().services.iter().find(|service| service.spec.name == known).cloned();
-        world.ledger.tried += 1;
-        let write = world.ledger.tried;
-        let (command, wanted) = match present {
-            None => (Command::CreateService(self.spec(name, write)), Some(write)),
-            Some(service) if self.random.below(100) < 15 => (Command::RemoveService(service.id), None),
-            Some(service) => (self.update(service.id, service.version, service.spec, write), Some(write)),
-        };
-        let answer = world.command(node, command);
-        let history = own.then(|| world.ledger.services.entry(name.to_owned()).or_default());
-        match answer {
-            None => {
-                if let Some(history) = history {
-                    history.unanswered.push(wanted);
-                }
+/// Writes down what an operator was told.
+fn note(
+    world: &mut World,
+    (node, name, shared): (usize, &str, bool),
+    wanted: Wanted,
+    answer: Option<Result<Receipt, CommandError>>,
+) {
+    match answer {
+        None if shared => {}
+        None => world.ledger.services.entry(name.to_owned()).or_default().unanswered.push(wanted),
+        Some(Ok(_)) => {
+            world.ledger.acknowledged += 1;
+            if let Some(core) = &world.nodes[node].core
+                && let Err(what) = watch::durable(core, &world.nodes[node].disk, name)
+            {
+                world.ledger.violations.push(format!("durability: node {node} {what}"));
             }
-            Some(Ok(_)) => {
-                world.ledger.acknowledged += 1;
-                if let Some(history) = history {
-                    *history = History { acknowledged: Some(wanted), unanswered: Vec::new() };
-                }
+            if shared {
+                return;
             }
-            Some(Err(error)) => {
-                let text = format!("node {node} refused a write that was made from its own view: {error}");
-                world.ledger.violations.push(text);
-            }
+            let history = world.ledger.services.entry(name.to_owned()).or_default();
+            history.before.extend(history.acknowledged);
+            history.before.append(&mut history.unanswered);
+            history.acknowledged = Some(wanted);
+        }
+        Some(Err(error)) => {
+            let text = format!("node {node} refused a write that was made from its own view: {error}");
+            world.ledger.violations.push(format!("durability: {text}"));
         }
     }
+}
 
-    fn update(&mut self, id: ServiceId, version: u64, mut spec: ServiceSpec, write: u64) -> Command {
-        spec.replicas = self.replicas();
-        spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
-        if self.random.below(100) < 30 {
-            spec.task.env = vec![format!("WRITE={write}")];
+/// A disk is about to be lost: what no other node that is up holds yet may be gone with it, and is not held against
+/// the shoal.
+pub(crate) fn forget_unshared(world: &mut World, node: usize) {
+    let others: Vec<BTreeMap<String, u64>> = world
+        .up()
+        .filter(|(index, _)| *index != node)
+        .map(|(_, core)| {
+            let written = core.intent().services().filter_map(|service| Some((service, number(service)?)));
+            written.map(|(service, write)| (service.spec.name.folded().to_owned(), write)).collect()
+        })
+        .collect();
+    for (name, history) in &mut world.ledger.services {
+        let homed =
+            name.trim_start_matches("own").parse::<usize>().is_ok_and(|number| number % world.options.nodes == node);
+        let last = history.acknowledged.flatten();
+        let shared = last.is_some() && others.iter().any(|services| services.get(name).copied() == last);
+        if homed && !shared {
+            history.unanswered.extend(history.acknowledged.take());
+            history.unanswered.append(&mut history.before);
         }
-        Command::UpdateService { id, version, spec }
     }
+}
 
-    fn spec(&mut self, name: &str, write: u64) -> ServiceSpec {
-        let image =
-            ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
-        ServiceSpec {
-            name: Name::new(name).expect("a plain name"),
-            labels: [(WRITE_LABEL.to_owned(), write.to_string())].into(),
-            replicas: self.replicas(),
-            task: TaskSpec::new(image),
-        }
-    }
+/// Returns the number of the write that a service is at.
+pub(crate) fn number(service: &Service) -> Option<u64> {
+    service.spec.labels.get(WRITE_LABEL)?.parse().ok()
+}
 
-    fn replicas(&mut self) -> u32 {
-        self.random.below(8) as u32
+fn update(service: Service, write: u64, roll: u64) -> Command {
+    let Service { id, version, mut spec, .. } = service;
+    spec.replicas = replicas(roll);
+    spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
+    if (roll >> 16) % 100 < 30 {
+        spec.task.env = vec![format!("WRITE={write}")];
     }
+    Command::UpdateService { id, version, spec }
+}
+
+fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
+    let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
+    ServiceSpec {
+        name: Name::new(name).expect("a plain name"),
+        labels: [(WRITE_LABEL.to_owned(), write.to_string())].into(),
+        replicas: replicas(roll),
+        task: TaskSpec::new(image),
+    }
+}
+
+fn replicas(roll: u64) -> u32 {
+    ((roll >> 24) % REPLICAS_MAX) as u32
 }

@@ -1,22 +1,33 @@
 //! The world: one queue of events in virtual time, and what each does to the nodes.
+//!
+//! [`turns`] is the driver of each node: it hands inputs to cores and carries out what they want. [`faults`] does the
+//! steps of the schedule.
+
+mod faults;
+mod turns;
+
+pub(crate) use faults::{FUTURE_KIND, kept_out};
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use shoal_cluster::seed::Stream;
-use shoal_cluster::{Action, Cluster, Command, CommandError, Input, NodeId, Receipt, TaskCommand, TaskEvent, TaskId};
+use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, TaskEvent, TaskId};
 
+use crate::checkers::watch::Watch;
 use crate::network::Network;
-use crate::node::{Node, node_id};
+use crate::node::{Node, StartError, node_id};
 use crate::options::{Options, Sabotage, seed_bytes};
 use crate::trace::Trace;
 use crate::workload::Ledger;
 
-/// The kinds of messages that carry entries and reports: ranges, pushes and repairs (`docs/protocol.md#wire`).
-const DELTA_KINDS: [u16; 3] = [4, 5, 7];
 /// How long a host takes to answer with a reset after a process died, in microseconds.
 const RESET_US: u64 = 2_000;
+/// How soon a daemon that could not start is started again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Messages that are remembered, to be replayed.
+const REMEMBERED: usize = 256;
 
 /// Something that happens at a point of virtual time.
 #[derive(Debug)]
@@ -30,9 +41,13 @@ enum Event {
     /// A container has started.
     Started { node: usize, id: TaskId },
     /// A container has ended, asked or not.
-    Ended { node: usize, id: TaskId, exit_code: i32 },
-    /// A crashed node starts again.
+    Ended { node: usize, id: TaskId, exit_code: Option<i32>, error: &'static str },
+    /// A node that is down starts again.
     Restart { node: usize },
+    /// A node goes down.
+    Stop { node: usize, power: bool },
+    /// A paused node goes on.
+    Resume { node: usize },
 }
 
 /// Where an event stands in the queue: time, then order of its making.
@@ -47,41 +62,58 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) trace: Trace,
     pub(crate) ledger: Ledger,
+    pub(crate) watch: Watch,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) healed: bool,
-    queue: BinaryHeap<(Key, usize)>,
-    events: BTreeMap<usize, Event>,
+    /// Nodes that have not joined yet.
+    pub(crate) kept_out: BTreeSet<usize>,
+    queue: BinaryHeap<(Key, u64)>,
+    events: BTreeMap<u64, Event>,
     made: u64,
     containers: Stream,
+    delays: Stream,
     index: BTreeMap<NodeId, usize>,
+    /// What happened to paused nodes, in order, until they go on.
+    held: BTreeMap<usize, Vec<Event>>,
+    /// Some messages of the past.
+    remembered: Vec<(usize, usize, Vec<u8>)>,
 }
 
 impl World {
-    /// Makes the world of these options and starts its nodes, the first a little before the others.
-    pub fn new(options: Options) -> Self {
-        let mut skew = options.stream("skew");
-        let range_ms = options.faults.skew.as_millis() as u64;
+    /// Makes the world of these options and starts its nodes, the first a little before the others. Those in
+    /// `kept_out` stay out until a step lets them in.
+    pub(crate) fn new(options: Options, kept_out: BTreeSet<usize>) -> Self {
         let lying = options.sabotage == Some(Sabotage::LoseRecords);
+        let mut disks = options.stream("disks");
         let nodes: Vec<Node> = (0..options.nodes)
-            .map(|index| Node::new(index, skew.below(2 * range_ms + 1) as i64 - range_ms as i64, lying))
+            .map(|index| Node::new(index, lying, Stream::new(&[disks.next() as u8; 32], &format!("disk {index}"))))
             .collect();
         let mut world = Self {
             at_us: 0,
-            network: Network::new(options.faults.clone(), options.stream("network")),
+            network: Network::new(&options),
             trace: Trace::default(),
             ledger: Ledger::default(),
+            watch: Watch::default(),
             counts: BTreeMap::new(),
             healed: false,
+            kept_out,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             made: 0,
             containers: options.stream("containers"),
+            delays: options.stream("delays"),
             index: (0..options.nodes).map(|index| (node_id(index), index)).collect(),
+            held: BTreeMap::new(),
+            remembered: Vec::new(),
             nodes,
             options,
         };
+        // All are started within ten seconds, however many they are.
+        let spacing = Duration::from_millis(100).min(Duration::from_secs(10) / world.nodes.len().max(1) as u32);
         for node in 0..world.nodes.len() {
-            world.queue_at(Duration::from_millis(100 * node as u64), Event::Restart { node });
+            if !world.kept_out.contains(&node) {
+                world.queue_at(spacing * node as u32, Event::Restart { node });
+            }
         }
         world
     }
@@ -101,12 +133,16 @@ impl World {
         self.at_us = end_us;
     }
 
-    /// Ends all faults: everything is joined, and what is down starts again.
+    /// Ends all faults: everything is joined, and what is down or away starts again.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.network.heal();
+        self.kept_out.clear();
         for node in 0..self.nodes.len() {
-            (self.nodes[node].crash_in, self.nodes[node].unplugged) = (None, false);
+            self.nodes[node].heal(self.at_us);
+            self.resume(node);
+            self.nodes[node].timer_us = None;
+            self.queue_timer(node);
             if self.nodes[node].core.is_none() {
                 self.queue_at(Duration::ZERO, Event::Restart { node });
             }
@@ -125,36 +161,20 @@ impl World {
         survived.then_some(answer)
     }
 
-    /// Lets a node crash: at once, or after some of its next actions. Its containers go with it if the plug is pulled.
-    pub(crate) fn crash(&mut self, node: usize, after_actions: u64, restart_after: Option<Duration>) {
-        if self.nodes[node].core.is_none() {
-            return;
-        }
-        if after_actions == 0 {
-            self.stop_node(node);
-        } else {
-            self.nodes[node].crash_in = Some(after_actions);
-        }
-        if let Some(delay) = restart_after {
-            self.queue_at(delay, Event::Restart { node });
-        }
-    }
-
     /// Takes a node out, with its containers, until the world heals.
     pub(crate) fn unplug(&mut self, node: usize) {
-        self.crash(node, 0, None);
+        self.stop_node(node, true);
         self.nodes[node].unplugged = true;
-        self.nodes[node].containers.clear();
-    }
-
-    /// Lets a container of this node exit by itself.
-    pub(crate) fn exit_container(&mut self, node: usize, id: TaskId, exit_code: i32) {
-        self.queue_at(Duration::ZERO, Event::Ended { node, id, exit_code });
     }
 
     /// Counts something for the report.
     pub(crate) fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Returns the cores that are up, with their nodes' numbers.
+    pub(crate) fn up(&self) -> impl Iterator<Item = (usize, &Cluster)> {
+        self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.core.as_ref()?)))
     }
 
     /// Tells whether this is the node that a deliberate bug sits in.
@@ -164,13 +184,18 @@ impl World {
 
     fn queue_at(&mut self, delay: Duration, event: Event) {
         self.made += 1;
-        let slot = self.made as usize;
         let at_us = self.at_us + delay.as_micros() as u64;
-        self.queue.push((Reverse((at_us, self.made)), slot));
-        self.events.insert(slot, event);
+        self.queue.push((Reverse((at_us, self.made)), self.made));
+        self.events.insert(self.made, event);
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(node) = event.heard_by()
+            && self.nodes[node].paused_until_us > self.at_us
+        {
+            self.held.entry(node).or_default().push(event);
+            return;
+        }
         match event {
             Event::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
             Event::Timer { node, run } => self.timer(node, run),
@@ -180,169 +205,71 @@ impl World {
                 }
             }
             Event::Started { node, id } => self.started(node, id),
-            Event::Ended { node, id, exit_code } => self.ended(node, id, exit_code),
+            Event::Ended { node, id, exit_code, error } => self.ended(node, id, exit_code, error),
             Event::Restart { node } => self.restart(node),
+            Event::Stop { node, power } => self.stop_node(node, power),
+            Event::Resume { node } => {
+                if self.nodes[node].paused_until_us <= self.at_us {
+                    self.resume(node);
+                }
+            }
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
-        if self.nodes[to].core.is_none() || !self.network.passes(from, to) {
-            return;
-        }
-        self.trace.record(self.at_us, to, "deliver", &bytes);
-        self.count("messages delivered");
-        if self.network.connect(from, to) {
-            self.input(to, Input::PeerConnected(node_id(from)));
-            self.input(from, Input::PeerConnected(node_id(to)));
-        }
-        if self.sabotaged(to, Sabotage::DropDeltas) && carries_deltas(&bytes) {
-            return;
-        }
-        self.input(to, Input::Received { from: node_id(from), message: bytes });
-    }
-
-    fn timer(&mut self, node: usize, run: u64) {
-        if self.nodes[node].run == run && self.nodes[node].timer_us.is_some_and(|due| due <= self.at_us) {
-            self.nodes[node].timer_us = None;
-            self.input(node, Input::Timeout);
-        }
-    }
-
-    fn started(&mut self, node: usize, id: TaskId) {
-        if self.nodes[node].containers.run(&id) {
-            self.count("containers started");
-            self.input(node, Input::Task(TaskEvent::Running(id)));
-        }
-    }
-
-    fn ended(&mut self, node: usize, id: TaskId, exit_code: i32) {
-        if self.nodes[node].containers.end(&id) {
-            self.count("containers ended");
-            let event = TaskEvent::Ended { id, exit_code: Some(exit_code), error: String::new() };
-            self.input(node, Input::Task(event));
+    /// Lets a paused node hear what happened in the meantime.
+    fn resume(&mut self, node: usize) {
+        self.nodes[node].paused_until_us = 0;
+        for event in self.held.remove(&node).unwrap_or_default() {
+            self.happen(event);
         }
     }
 
     fn restart(&mut self, node: usize) {
-        if self.nodes[node].core.is_some() || self.nodes[node].unplugged {
+        let machine = &self.nodes[node];
+        if machine.core.is_some() || machine.unplugged || self.kept_out.contains(&node) {
             return;
         }
         let seed = seed_bytes(self.options.seed);
         self.trace.record(self.at_us, node, "start", &[]);
         self.count("node starts");
-        if let Err(error) = self.nodes[node].start(self.at_us, &seed) {
-            // What a core made durable it must be able to read: this is a finding, not a fault.
-            self.ledger.violations.push(format!("node {node} cannot read its own records: {error}"));
-            return;
+        match self.nodes[node].start(self.at_us, &seed, self.options.pace) {
+            Ok(()) => {}
+            Err(StartError::Disk) => {
+                self.count("starts refused by a full disk");
+                self.queue_at(RETRY, Event::Restart { node });
+                return;
+            }
+            Err(StartError::Restore(error)) => {
+                // What a core made durable it must be able to read: this is a finding, not a fault.
+                self.ledger.violations.push(format!("restore: node {node} cannot read its own records: {error}"));
+                return;
+            }
+        }
+        if let Err(what) = self.watch.started(&self.nodes[node]) {
+            self.ledger.violations.push(format!("incarnations: node {node} {what}"));
         }
         let found = self.nodes[node].containers.recover();
         self.input(node, Input::Task(TaskEvent::Recovered(found)));
     }
 
-    /// Hands an input to a node's core, if it is up, and carries out what comes back.
-    fn input(&mut self, node: usize, input: Input) {
-        let now = self.nodes[node].now(self.at_us);
-        if let Some(core) = self.nodes[node].core.as_mut() {
-            core.handle(now, input);
-            self.drain(node);
-        }
-    }
-
-    /// Carries out a core's actions in order, unless it crashes in between, and queues its next time-out.
-    fn drain(&mut self, node: usize) {
-        while let Some(action) = self.nodes[node].core.as_mut().and_then(Cluster::poll) {
-            if let Some(left) = self.nodes[node].crash_in.as_mut() {
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    self.stop_node(node);
-                    return;
-                }
-            }
-            self.carry_out(node, action);
-        }
-        self.compact(node);
-        self.queue_timer(node);
-    }
-
-    fn carry_out(&mut self, node: usize, action: Action) {
-        match action {
-            Action::Persist(record) => {
-                self.trace.record(self.at_us, node, "persist", &record);
-                self.nodes[node].disk.append(record);
-            }
-            Action::Send { to, message } => self.send(node, to, &message),
-            Action::Task(command) => self.task(node, command),
-            Action::Notify(event) => self.trace.record(self.at_us, node, "notify", format!("{event:?}").as_bytes()),
-        }
-    }
-
-    fn send(&mut self, from: usize, to: NodeId, message: &[u8]) {
-        assert!(message.len() <= shoal_cluster::limits::MESSAGE_BYTES_MAX, "the core keeps its own bound");
-        let Some(&to) = self.index.get(&to) else { return };
-        for copy in self.network.carry(from, to, message) {
-            let delay = Duration::from_micros(copy.delay_us);
-            self.queue_at(delay, Event::Deliver { from, to, bytes: copy.bytes });
-        }
-    }
-
-    fn task(&mut self, node: usize, command: TaskCommand) {
-        self.trace.record(self.at_us, node, "task", format!("{command:?}").as_bytes());
-        let slow = if self.options.faults.slow_starts && !self.healed { 5_000 } else { 300 };
-        match command {
-            TaskCommand::Start(order) => {
-                let id = order.id;
-                let delay = Duration::from_millis(20 + self.containers.below(slow));
-                if self.nodes[node].containers.start(order) {
-                    self.queue_at(delay, Event::Started { node, id });
-                }
-            }
-            TaskCommand::Stop(id) => {
-                let delay = Duration::from_millis(5 + self.containers.below(200));
-                if !self.sabotaged(node, Sabotage::KeepTasks) && self.nodes[node].containers.stop(&id) {
-                    self.queue_at(delay, Event::Ended { node, id, exit_code: 0 });
-                }
-            }
-            TaskCommand::Remove(id) => {
-                if self.nodes[node].containers.iter().any(|container| container.order.id == id) {
-                    self.ledger.violations.push(format!("node {node} removes task {id} which still runs"));
-                }
+    fn stop_node(&mut self, node: usize, power: bool) {
+        if power {
+            for container in self.nodes[node].containers.clear() {
+                self.watch.ended(self.at_us, node, &container.order);
             }
         }
-    }
-
-    fn compact(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
-        if let Some(core) = node.core.as_ref().filter(|_| node.disk.is_long()) {
-            let snapshot = core.snapshot();
-            node.disk.replace(snapshot);
-        }
-    }
-
-    fn queue_timer(&mut self, node: usize) {
-        if self.options.sabotage == Some(Sabotage::NoTimeouts) && self.healed {
+        if self.nodes[node].core.is_none() {
             return;
         }
-        let Some(core) = self.nodes[node].core.as_ref() else { return };
-        let due_us = core.poll_timeout().as_micros().max(self.at_us);
-        if self.nodes[node].timer_us.is_none_or(|queued| due_us < queued) {
-            self.nodes[node].timer_us = Some(due_us);
-            let run = self.nodes[node].run;
-            self.queue_at(Duration::from_micros(due_us - self.at_us), Event::Timer { node, run });
-        }
-    }
-
-    fn stop_node(&mut self, node: usize) {
-        self.trace.record(self.at_us, node, "crash", &[]);
-        self.count("node crashes");
-        self.nodes[node].core = None;
-        self.nodes[node].crash_in = None;
-        self.nodes[node].run += 1;
-        if self.options.faults.plug {
-            self.nodes[node].containers.clear();
-        }
+        self.trace.record(self.at_us, node, if power { "power" } else { "crash" }, &[]);
+        self.count(if power { "machines that lost their power" } else { "daemons that died" });
+        let machine = &mut self.nodes[node];
+        (machine.core, machine.crash_in, machine.paused_until_us) = (None, None, 0);
+        machine.run += 1;
+        self.held.remove(&node);
         for peer in self.network.disconnect(node) {
-            // A host whose plug was pulled is silent; one whose daemon died answers with a reset.
-            if !self.options.faults.plug && self.network.passes(node, peer) {
+            // A machine without power is silent; one whose daemon died answers with a reset.
+            if !power && self.network.passes(node, peer) {
                 let run = self.nodes[peer].run;
                 self.queue_at(Duration::from_micros(RESET_US), Event::Lost { node: peer, run, peer: node });
             }
@@ -350,8 +277,15 @@ impl World {
     }
 }
 
-/// Tells whether a message carries parts of the planes, for the core that drops them on purpose.
-fn carries_deltas(bytes: &[u8]) -> bool {
-    let opened = shoal_cluster::wire::open(bytes, shoal_cluster::limits::MESSAGE_BYTES_MAX);
-    opened.is_ok_and(|envelope| DELTA_KINDS.contains(&envelope.kind))
+impl Event {
+    /// Returns the node whose daemon hears of this, if one does.
+    fn heard_by(&self) -> Option<usize> {
+        match self {
+            Self::Deliver { to, .. } => Some(*to),
+            Self::Timer { node, .. } | Self::Lost { node, .. } => Some(*node),
+            // Containers come and go whether or not the daemon stands still.
+            Self::Started { node, .. } | Self::Ended { node, .. } => Some(*node),
+            Self::Restart { .. } | Self::Stop { .. } | Self::Resume { .. } => None,
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::service::Service;
 use crate::io::{Event, TaskCommand, TaskOrder};
 use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
+use crate::mutation::{self, Mutation};
 use crate::plan::addresses::{Addresses, Block};
 use crate::reports::task::{TaskReport, TaskState};
 
@@ -70,7 +71,8 @@ impl Agent {
             return Verdict::Stop;
         }
         match sources.plan.assignments.get(&task.slot()) {
-            Some(node) if *node == self.own => Verdict::Keep,
+            Some(node) if *node == self.own || mutation::on(Mutation::DoublePlacement) => Verdict::Keep,
+            Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
             Some(node) if report.state < TaskState::Running || runs_at(node, task, sources) => Verdict::Stop,
             // It runs, and the node that should run it does not yet; or there is no such node.
             Some(_) | None => Verdict::Keep,
@@ -124,7 +126,7 @@ impl Agent {
         let live = self.live();
         for (slot, service) in self.assigned(sources) {
             let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(service.revision));
-            if live.contains_key(&slot) {
+            if live.contains_key(&slot) || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
                 continue;
             }
             restart.follow(service.revision);
@@ -213,10 +215,11 @@ fn holds(block: &Block, addresses: &Addresses) -> bool {
     addresses.v4.is_some() && addresses.iter().all(|address| block.contains(address))
 }
 
-/// Tells whether `node` is up and reports that it runs a task in the slot of `task`, of the same revision or
+/// Tells whether `node` is up and has reported since it came up that it runs a task in the slot of `task`, of the same revision or
 /// of the service's present one.
 fn runs_at(node: &NodeId, task: &Task, sources: Sources<'_>) -> bool {
-    let report = sources.reports.of(node).filter(|_| sources.membership.is_up(node));
+    let known = sources.membership.is_up(node) && sources.reports.is_confirmed(node);
+    let report = sources.reports.of(node).filter(|_| known);
     report.is_some_and(|report| {
         report.tasks.values().any(|other| {
             (other.service, other.slot) == task.slot()

@@ -13,6 +13,7 @@ use crate::membership::member::MemberState;
 use crate::plan;
 use crate::plan::addresses::Addresses;
 use crate::plan::tests::{id, membership, report, service, task};
+use crate::reports::Head;
 
 mod random;
 mod situations;

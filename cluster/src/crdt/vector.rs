@@ -7,6 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::{Actor, Context, Dot};
 use crate::limits::PENDING_DOTS_MAX;
+use crate::mutation::{self, Mutation};
 
 /// What is known: for each actor all writes up to a counter, and some beyond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,9 @@ impl Vector {
     pub fn note(&mut self, dot: Dot) {
         if self.upto.covers(&dot) || !self.has_room(&dot) {
             return;
+        }
+        if mutation::on(Mutation::VectorOverHole) {
+            self.upto.add(dot);
         }
         self.pending.entry(dot.actor).or_default().insert(dot.counter);
         self.absorb(dot.actor);

@@ -91,6 +91,7 @@ impl Intent {
         self.vector.advance(range.actor, range.after, upto.max(range.after));
         let now = self.vector.counter(&range.actor);
         learned.upto = (now > before).then_some(now);
+        self.changes += u64::from(now > before || !learned.new.is_empty());
         learned
     }
 

@@ -8,6 +8,7 @@ use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::io::Event;
 use crate::limits::NODES_MAX;
+use crate::mutation::{self, Mutation};
 
 impl Membership {
     /// Takes in what `from` says of a member; `spread` says whether others should hear news of it.
@@ -44,7 +45,7 @@ impl Membership {
         if !believable(claim, self.own.incarnation) {
             return false;
         }
-        if claim.supersedes(&self.own) {
+        if claim.supersedes(&self.own) && !mutation::on(Mutation::MissingRefutation) {
             self.own.incarnation = claim.incarnation.saturating_add(1);
             self.tell_own(now);
             if claim.state != MemberState::Alive {
@@ -59,7 +60,9 @@ impl Membership {
     pub(super) fn tell_own(&mut self, now: Instant) {
         self.members.insert(self.own.id, self.own.clone());
         self.changes += 1;
-        self.act(MembershipAction::Persist(self.own.clone()));
+        if !mutation::on(Mutation::IncarnationNotPersisted) {
+            self.act(MembershipAction::Persist(self.own.clone()));
+        }
         self.updates.push(now, self.own_update());
     }
 

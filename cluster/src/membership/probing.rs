@@ -7,6 +7,7 @@ use super::probe::Probe;
 use super::{Membership, MembershipAction};
 use crate::clock::Instant;
 use crate::id::NodeId;
+use crate::mutation::{self, Mutation};
 
 impl Membership {
     /// Begins the probe of the next member, once per interval.
@@ -110,7 +111,7 @@ impl Membership {
         }
         let due: Vec<NodeId> =
             self.suspicions.iter().filter(|(_, suspicion)| suspicion.deadline() <= now).map(|(id, _)| *id).collect();
-        for id in due {
+        for id in due.into_iter().filter(|_| !mutation::on(Mutation::LostSuspicionTimer)) {
             self.declare_down(now, id);
         }
     }

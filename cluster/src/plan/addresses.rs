@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash;
 use crate::id::NodeId;
+use crate::mutation::{self, Mutation};
 
 /// The IPv4 pool of which every node owns one /24: 10.64.0.0/10, which holds [`BLOCK_COUNT`] blocks.
 pub const POOL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 64, 0, 0), 10);
@@ -41,16 +42,38 @@ pub struct Addresses {
     pub v6: Ipv6Addr,
 }
 
+/// The overlay of one shoal: what all its blocks begin with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overlay([u8; 3]);
+
+impl Overlay {
+    /// Returns the overlay of the shoal whose CA has this fingerprint.
+    pub(super) fn new(shoal: &[u8; 32]) -> Self {
+        let bits = hash::digest("overlay-shoal", &[shoal]);
+        Self([bits[0], bits[1], bits[2]])
+    }
+
+    /// Returns the block of `node` with the IPv4 block numbered `v4`.
+    pub(super) fn block(&self, node: &NodeId, v4: Option<u16>) -> Block {
+        let shared = mutation::on(Mutation::SharedBlock);
+        let node_bits = if shared { [0; 32] } else { hash::digest("overlay-node", &[&node.0]) };
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        octets[1..4].copy_from_slice(&self.0);
+        octets[4..10].copy_from_slice(&node_bits[..6]);
+        Block { v4: v4.map(block_v4), v6: Ipv6Addr::from(octets) }
+    }
+}
+
 impl Block {
     /// Returns the block of `node` in the shoal whose CA has this fingerprint, with the IPv4 block numbered `v4`.
     pub fn derive(shoal: &[u8; 32], node: &NodeId, v4: Option<u16>) -> Self {
-        let (shoal_bits, node_bits) =
-            (hash::digest("overlay-shoal", &[shoal]), hash::digest("overlay-node", &[&node.0]));
-        let mut octets = [0; 16];
-        octets[0] = 0xfd;
-        octets[1..4].copy_from_slice(&shoal_bits[..3]);
-        octets[4..10].copy_from_slice(&node_bits[..6]);
-        Self { v4: v4.map(block_v4), v6: Ipv6Addr::from(octets) }
+        Overlay::new(shoal).block(node, v4)
+    }
+
+    /// Returns the same node's block with another IPv4 block.
+    pub(super) fn renumbered(&self, v4: Option<u16>) -> Self {
+        Self { v4: v4.map(block_v4), v6: self.v6 }
     }
 
     /// Returns the addresses with host number `host` in this block.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::Intent;
 use crate::membership::Membership;
+use crate::mutation::{self, Mutation};
 use crate::plan::addresses::{Addresses, Block};
 use crate::reports::Reports;
 use crate::reports::task::TaskState;
@@ -31,7 +32,9 @@ pub(super) fn names(
     blocks: &BTreeMap<NodeId, Block>,
 ) -> Names {
     let mut running: BTreeMap<ServiceId, BTreeMap<(u32, TaskId), Addresses>> = BTreeMap::new();
-    for (node, report) in reports.iter().filter(|(node, _)| membership.is_up(node)) {
+    for (node, report) in
+        reports.iter().filter(|(node, _)| membership.is_up(node) || mutation::on(Mutation::NamesOfTheDead))
+    {
         let Some(block) = blocks.get(node) else { continue };
         for task in report.tasks.values().filter(|task| task.state == TaskState::Running) {
             if task.addresses.iter().all(|address| block.contains(address)) {

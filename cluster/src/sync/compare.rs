@@ -35,9 +35,8 @@ impl Planes<'_> {
         Digests { intent: self.intent.digest(), plan: self.plan, known }
     }
 
-    /// Returns what this node knows of the nodes in `span`, in as many messages as it takes.
-    pub fn known(&self, span: Span, asks: bool) -> Vec<Known> {
-        let digests = self.digests();
+    /// Returns what this node knows of the nodes in `span`, in as many messages as it takes; `digests` are its own.
+    pub fn known(&self, digests: Digests, span: Span, asks: bool) -> Vec<Known> {
         let (actors, heads) = (self.actors(&span), self.heads(&span));
         let mut weights: BTreeMap<NodeId, usize> = heads.keys().map(|node| (*node, HEAD_BYTES_MAX)).collect();
         for known in actors.values() {

@@ -1,29 +1,33 @@
 //! Promise 2: after the last change and the last fault, all planes and all plans become equal.
 
+use std::collections::BTreeSet;
+
+use shoal_cluster::NodeId;
+
 use crate::world::World;
 
-/// Compares what all nodes that are up know.
+/// Compares what all nodes that are up know. Each of them has computed its plan by itself.
 pub(super) fn check(world: &mut World) -> Result<(), String> {
-    let mut first = None;
-    let up: Vec<_> = world.nodes.iter().filter(|node| node.core.is_some()).map(|node| node.id).collect();
-    for (index, node) in world.nodes.iter_mut().enumerate() {
-        let Some(core) = node.core.as_mut() else { continue };
-        let views = core.views();
-        for member in &views.members {
+    let up: BTreeSet<NodeId> = world.up().map(|(index, _)| world.nodes[index].id).collect();
+    let mut first: Option<(usize, [u8; 32], [u8; 32])> = None;
+    for (index, core) in world.up() {
+        let mut seen = 0;
+        for member in core.membership().members().values() {
             if member.state.is_up() != up.contains(&member.id) {
                 return Err(format!("node {index} holds {} for {:?}", member.meta.name, member.state));
             }
+            seen += usize::from(member.state.is_up());
         }
-        if views.members.iter().filter(|member| member.state.is_up()).count() != up.len() {
-            return Err(format!("node {index} knows of {} members, not of all {}", views.members.len(), up.len()));
+        if seen != up.len() {
+            return Err(format!("node {index} knows {seen} members that are up, not all {}", up.len()));
         }
-        let mine = (views.agreement.intent, views.agreement.plan, views.names.clone(), views.blocks.clone());
-        match &first {
-            None => first = Some((index, mine)),
-            Some((other, theirs)) if theirs.0 != mine.0 => {
+        let (intent, plan) = (core.intent().digest(), core.plan().digest);
+        match first {
+            None => first = Some((index, intent, plan)),
+            Some((other, theirs, _)) if theirs != intent => {
                 return Err(format!("nodes {other} and {index} hold different intent"));
             }
-            Some((other, theirs)) if *theirs != mine => {
+            Some((other, _, theirs)) if theirs != plan => {
                 return Err(format!("nodes {other} and {index} plan differently"));
             }
             Some(_) => {}

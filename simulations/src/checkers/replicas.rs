@@ -6,12 +6,9 @@ use crate::world::World;
 
 /// Compares the containers that really run with what the first node that is up declares.
 pub(super) fn check(world: &mut World) -> Result<(), String> {
-    let Some(core) = world.nodes.iter_mut().find_map(|node| node.core.as_mut()) else {
-        return Err("no node is up".to_owned());
-    };
-    let services = core.views().services.clone();
+    let Some((_, core)) = world.up().next() else { return Err("no node is up".to_owned()) };
     let mut wanted: BTreeMap<_, u32> = BTreeMap::new();
-    for service in &services {
+    for service in core.intent().services() {
         for slot in 1..=service.spec.replicas {
             wanted.insert((service.id, slot, service.revision), 0);
         }

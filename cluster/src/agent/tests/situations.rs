@@ -151,6 +151,24 @@ fn a_moved_task_is_kept_until_the_new_one_runs() {
 }
 
 #[test]
+fn a_moved_task_is_kept_until_a_node_that_came_back_confirms_what_it_said_before() {
+    let mut world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
+    let address = world.plan().blocks[&id(1)].host(2);
+    report(&mut world.reports, 1, 1, [task(9, 1, 1, TaskState::Running, address)]);
+    world.reports.doubt(id(1));
+    world.assigned = Some(id(1));
+    world.settle();
+    assert_eq!(world.running(), [(1, 1)], "it may have lost its power");
+    let head = world.reports.head(&id(1));
+    world.reports.confirm(&id(1), Head { seq: head.seq + 1, ..head });
+    world.settle();
+    assert_eq!(world.running(), [(1, 1)], "it has said more, which is not known here");
+    world.reports.confirm(&id(1), head);
+    world.settle();
+    assert_eq!(world.running(), []);
+}
+
+#[test]
 fn a_moved_task_is_kept_while_the_new_node_is_down_or_runs_another_revision() {
     let mut world = World::new(&[service(1, "web", 1, 2)]).recovered(Vec::new());
     world.assigned = Some(id(1));

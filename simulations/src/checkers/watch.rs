@@ -1,0 +1,111 @@
+//! What must be true at every moment, faults or not: nothing is double that must be single, nothing is stopped before
+//! its successor runs, nothing is told before it is durable.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use shoal_cluster::intent::key::Key;
+use shoal_cluster::intent::name::Name;
+use shoal_cluster::record::Record;
+use shoal_cluster::{Cluster, ServiceId, TaskOrder};
+
+use crate::containers::Phase;
+use crate::disk::Disk;
+use crate::node::Node;
+
+/// How long ago a successor may have run when its predecessor is stopped: news of its end may be that old. A node that
+/// is left alone needs a minute and a half to notice that twelve others are gone.
+const SUCCESSOR_US: u64 = 150_000_000;
+
+/// What the checkers of every moment remember.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// When the task with this address ended.
+    addresses: BTreeMap<Ipv6Addr, u64>,
+    /// When a task in this slot ended last, on each node.
+    slots: BTreeMap<(ServiceId, u32), BTreeMap<usize, u64>>,
+}
+
+impl Watch {
+    /// A container that ran has ended.
+    pub(crate) fn ended(&mut self, at_us: u64, node: usize, order: &TaskOrder) {
+        self.addresses.insert(order.addresses.v6, at_us);
+        self.slots.entry((order.service, order.slot)).or_default().insert(node, at_us);
+    }
+
+    /// Returns when the task with this address ended; the start of the world if there never was one.
+    pub(crate) fn ended_us(&self, address: &Ipv6Addr) -> u64 {
+        self.addresses.get(address).copied().unwrap_or(0)
+    }
+
+    /// A node starts a container: it has none in that slot already.
+    pub(crate) fn starts(&self, node: &Node, order: &TaskOrder) -> Result<(), String> {
+        let twin = node.containers.iter().find(|container| {
+            let there = &container.order;
+            container.phase != Phase::Stopping && (there.service, there.slot) == (order.service, order.slot)
+        });
+        match twin {
+            Some(twin) if twin.order.id != order.id => {
+                Err(format!("starts a second task in slot {} of {}", order.slot, order.service_name))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A container runs: nobody else has its IPv6 address, on whichever side of a partition.
+    pub(crate) fn runs(&self, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
+        for (other, machine) in nodes.iter().enumerate() {
+            let twin = machine.containers.running().find(|there| there.addresses.v6 == order.addresses.v6);
+            if twin.is_some_and(|twin| twin.id != order.id) {
+                return Err(format!("nodes {other} and {node} both run a task with {}", order.addresses.v6));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node stops a container that runs and is still wanted: its successor ran somewhere, not long ago.
+    pub(crate) fn stops(&self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
+        let Some(core) = &nodes[node].core else { return Ok(()) };
+        let slot = (order.service, order.slot);
+        let wanted = core.intent().service(&order.service).is_some_and(|service| {
+            service.revision == order.revision && (1..=service.spec.replicas).contains(&order.slot)
+        });
+        let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
+        let block = core.plan().blocks.get(&nodes[node].id);
+        let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
+        if !wanted || !elsewhere || !at_home {
+            return Ok(());
+        }
+        let others = nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        let mut running = others.flat_map(|(_, machine)| machine.containers.running());
+        let runs = running.any(|there| (there.service, there.slot) == slot);
+        let recent = |(other, ended): (&usize, &u64)| *other != node && at_us.saturating_sub(*ended) < SUCCESSOR_US;
+        let ran = self.slots.get(&slot).is_some_and(|ends| ends.iter().any(recent));
+        if runs || ran {
+            return Ok(());
+        }
+        Err(format!("stops slot {} of {} before another runs", order.slot, order.service_name))
+    }
+
+    /// A node has started: its incarnation is above every one that it may have told.
+    pub(crate) fn started(&self, node: &Node) -> Result<(), String> {
+        let now = node.core.as_ref().map_or(0, |core| core.membership().own().incarnation);
+        let told = node.told;
+        if now > told { Ok(()) } else { Err(format!("starts with incarnation {now}, but has told {told} before")) }
+    }
+}
+
+/// A write was acknowledged: what its writer holds of that service is on its own disk.
+pub(crate) fn durable(core: &Cluster, disk: &Disk, service: &str) -> Result<(), String> {
+    let key = Key::service(&Name::new(service).expect("a plain name"));
+    for version in core.intent().versions(&key) {
+        let written = disk.records().iter().rev().any(|record| match Record::decode(record) {
+            Ok(Record::Entry(entry)) => entry.version.dot == version.dot,
+            Ok(Record::Start(_) | Record::Vector(_) | Record::Member(_)) | Err(_) => false,
+        });
+        if !written {
+            return Err(format!("acknowledged a write of {service} that is not on its disk"));
+        }
+    }
+    Ok(())
+}

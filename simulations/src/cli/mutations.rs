@@ -1,0 +1,56 @@
+//! `mutations`: switches one deliberate bug of the core on after the other, and runs seeds until it is caught.
+
+#![expect(clippy::print_stdout, reason = "the command's output")]
+
+use std::panic;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use shoal_cluster::mutation::{self, Mutation};
+use shoal_simulations::options::Options;
+use shoal_simulations::report::Outcome;
+use shoal_simulations::script::Script;
+use shoal_simulations::workers;
+
+/// How long to look.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MutationArgs {
+    /// Seeds within which each mutation must be caught
+    #[arg(long, default_value_t = 30)]
+    seeds: u64,
+    /// Simulate this many nodes
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=100))]
+    nodes: u16,
+    /// Try only mutations whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Runs each mutation until it is caught.
+pub(crate) fn mutations(args: &MutationArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    // A core may panic at what a mutation does to it: that is one way to be caught, and needs no backtrace.
+    panic::set_hook(Box::new(|_| {}));
+    let scripts: Vec<Script> =
+        (1..=args.seeds).map(|seed| Script::drawn(Options::draw(seed, usize::from(args.nodes)))).collect();
+    let (mut tried, mut missed) = (0, Vec::new());
+    for mutation in Mutation::ALL {
+        let name = format!("{mutation:?}");
+        if args.only.as_ref().is_some_and(|only| !name.to_lowercase().contains(&only.to_lowercase())) {
+            continue;
+        }
+        tried += 1;
+        mutation::set(Some(mutation));
+        let reports = workers::run_all(&scripts, true, |_| {}, |_| {});
+        mutation::set(None);
+        match reports.iter().find(|report| report.outcome != Outcome::Right) {
+            Some(report) => println!("{name:<26} caught by seed {:>3}: {}", report.options.seed, report.outcome.kind()),
+            None => {
+                println!("{name:<26} NOT CAUGHT by {} seeds", scripts.len());
+                missed.push(name);
+            }
+        }
+    }
+    println!("{} of {tried} mutations caught in {:.1} s", tried - missed.len(), began.elapsed().as_secs_f64());
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

@@ -1,0 +1,268 @@
+//! Turns: the driver of each node. It hands an input to the core and carries out what comes back, as the real one
+//! does: first what must be durable, with one sync, then the rest in order; a node may crash between any two.
+
+use std::time::Duration;
+
+use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, TaskId};
+
+use super::{Event, REMEMBERED, RETRY, World};
+use crate::containers::Phase;
+use crate::node::node_id;
+use crate::options::{Fault, Sabotage};
+
+/// The kinds of messages that carry entries and reports: ranges, pushes and repairs (`docs/protocol.md#wire`).
+const DELTA_KINDS: [u16; 3] = [4, 5, 7];
+/// How long a container may take to end before it is killed, in milliseconds: Docker's ten seconds.
+const KILL_MS: u64 = 10_000;
+/// How long a container takes to start at most, in milliseconds, and how long one whose image comes slowly.
+const START_MS: u64 = 300;
+const SLOW_START_MS: u64 = 8_000;
+
+impl World {
+    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        if self.nodes[to].core.is_none() || !self.network.passes(from, to) {
+            return;
+        }
+        self.trace.record(self.at_us, to, "deliver", &bytes);
+        self.count("messages delivered");
+        if self.network.connect(from, to) {
+            self.input(to, Input::PeerConnected(node_id(from)));
+            if self.nodes[from].hears(self.at_us) {
+                self.input(from, Input::PeerConnected(node_id(to)));
+            }
+        }
+        if self.sabotaged(to, Sabotage::DropDeltas) && carries_deltas(&bytes) {
+            return;
+        }
+        self.input(to, Input::Received { from: node_id(from), message: bytes });
+    }
+
+    pub(super) fn timer(&mut self, node: usize, run: u64) {
+        if self.nodes[node].run == run && self.nodes[node].timer_us.is_some_and(|due| due <= self.at_us) {
+            self.nodes[node].timer_us = None;
+            self.input(node, Input::Timeout);
+        }
+    }
+
+    pub(super) fn started(&mut self, node: usize, id: TaskId) {
+        if self.nodes[node].refuses_until_us > self.at_us {
+            self.count("containers that did not start");
+            self.ended(node, id, None, "the machine cannot start containers");
+            return;
+        }
+        if !self.nodes[node].containers.run(&id) {
+            return;
+        }
+        self.count("containers started");
+        if let Some(order) = self.nodes[node].containers.find(&id).map(|container| container.order.clone())
+            && let Err(what) = self.watch.runs(&self.nodes, node, &order)
+        {
+            self.ledger.violations.push(format!("addresses: {what}"));
+        }
+        self.input(node, Input::Task(TaskEvent::Running(id)));
+    }
+
+    pub(super) fn ended(&mut self, node: usize, id: TaskId, exit_code: Option<i32>, error: &'static str) {
+        if let Some(container) = self.nodes[node].containers.end(&id) {
+            self.count("containers ended");
+            if container.phase != Phase::Starting {
+                self.watch.ended(self.at_us, node, &container.order);
+            }
+            self.input(node, Input::Task(TaskEvent::Ended { id, exit_code, error: error.to_owned() }));
+        }
+    }
+
+    /// Hands an input to a node's core, if it is up, and carries out what comes back.
+    pub(super) fn input(&mut self, node: usize, input: Input) {
+        let now = self.nodes[node].now(self.at_us);
+        if let Some(core) = self.nodes[node].core.as_mut() {
+            core.handle(now, input);
+            self.drain(node);
+        }
+    }
+
+    /// Carries out a core's actions, unless it crashes in between, and queues its next time-out.
+    pub(super) fn drain(&mut self, node: usize) {
+        loop {
+            let Some(core) = self.nodes[node].core.as_mut() else { return };
+            let mut records = Vec::new();
+            let mut others = Vec::new();
+            while let Some(action) = core.poll() {
+                match action {
+                    Action::Persist(record) => records.push(record),
+                    Action::Send { .. } | Action::Task(_) | Action::Notify(_) => others.push(action),
+                }
+            }
+            if records.is_empty() && others.is_empty() {
+                break;
+            }
+            if !self.persist(node, records) {
+                return;
+            }
+            for action in others {
+                if self.crashes_now(node) {
+                    return;
+                }
+                self.carry_out(node, action);
+            }
+        }
+        if let Some(core) = &self.nodes[node].core {
+            let incarnation = core.membership().own().incarnation;
+            self.nodes[node].told = incarnation;
+        }
+        self.compact(node);
+        self.queue_timer(node);
+    }
+
+    /// Makes a batch durable; tells whether the daemon lives on.
+    fn persist(&mut self, node: usize, records: Vec<Vec<u8>>) -> bool {
+        for record in &records {
+            self.trace.record(self.at_us, node, "persist", record);
+            if self.crashes_now(node) {
+                if self.options.has(Fault::TornWrite) {
+                    self.count("writes torn by a crash");
+                    self.nodes[node].disk.tear(records);
+                }
+                return false;
+            }
+        }
+        if records.is_empty() || self.nodes[node].disk.append(self.at_us, records).is_ok() {
+            return true;
+        }
+        self.count("daemons stopped by their disk");
+        self.stop_node(node, false);
+        self.queue_at(RETRY, Event::Restart { node });
+        false
+    }
+
+    /// Counts down to a crash that is due; tells whether it came.
+    fn crashes_now(&mut self, node: usize) -> bool {
+        let Some((left, power)) = self.nodes[node].crash_in else { return false };
+        if left > 1 {
+            self.nodes[node].crash_in = Some((left - 1, power));
+            return false;
+        }
+        self.stop_node(node, power);
+        true
+    }
+
+    fn carry_out(&mut self, node: usize, action: Action) {
+        match action {
+            // Persisted before, with the whole batch.
+            Action::Persist(_) => {}
+            Action::Send { to, message } => self.send(node, to, message),
+            Action::Task(command) => self.task(node, command),
+            Action::Notify(event) => self.trace.record(self.at_us, node, "notify", format!("{event:?}").as_bytes()),
+        }
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, message: Vec<u8>) {
+        assert!(message.len() <= shoal_cluster::limits::MESSAGE_BYTES_MAX, "the core keeps its own bound");
+        let Some(&to) = self.index.get(&to) else { return };
+        self.send_bytes(from, to, message);
+    }
+
+    /// Sends bytes that a core, or a hostile member, wants to send.
+    pub(super) fn send_bytes(&mut self, from: usize, to: usize, message: Vec<u8>) {
+        if self.options.has(Fault::Hostile) && !self.healed {
+            self.remember(from, to, &message);
+        }
+        let late_us = self.lateness(from) + self.lateness(to);
+        for copy in self.network.carry(from, to, message).into_iter().flatten() {
+            let delay = Duration::from_micros(copy.delay_us + late_us);
+            self.queue_at(delay, Event::Deliver { from, to, bytes: copy.bytes });
+        }
+    }
+
+    /// Keeps some messages of the past, each for a random time.
+    fn remember(&mut self, from: usize, to: usize, message: &[u8]) {
+        let place = self.delays.below(8 * REMEMBERED as u64) as usize;
+        if self.remembered.len() < REMEMBERED {
+            self.remembered.push((from, to, message.to_vec()));
+        } else if let Some(kept) = self.remembered.get_mut(place) {
+            *kept = (from, to, message.to_vec());
+        }
+    }
+
+    /// Returns by how much a slow node is late this time, in microseconds.
+    fn lateness(&mut self, node: usize) -> u64 {
+        let (until_us, most_us) = self.nodes[node].slow;
+        if until_us > self.at_us { self.delays.below(most_us + 1) } else { 0 }
+    }
+
+    fn task(&mut self, node: usize, command: TaskCommand) {
+        self.trace.record(self.at_us, node, "task", format!("{command:?}").as_bytes());
+        let slow = if self.options.has(Fault::SlowPull) && !self.healed { SLOW_START_MS } else { START_MS };
+        match command {
+            TaskCommand::Start(order) => {
+                let id = order.id;
+                let delay = Duration::from_millis(20 + self.containers.below(slow));
+                if let Err(what) = self.watch.starts(&self.nodes[node], &order) {
+                    self.ledger.violations.push(format!("moves: node {node} {what}"));
+                }
+                if self.nodes[node].containers.start(order) {
+                    self.queue_at(delay, Event::Started { node, id });
+                }
+            }
+            TaskCommand::Stop(id) => {
+                if self.sabotaged(node, Sabotage::KeepTasks) {
+                    return;
+                }
+                let Some(container) = self.nodes[node].containers.stop(&id) else { return };
+                if container.phase == Phase::Running
+                    && let Err(what) = self.watch.stops(self.at_us, &self.nodes, node, &container.order)
+                {
+                    self.ledger.violations.push(format!("moves: node {node} {what}"));
+                }
+                let hangs = container.hangs && !self.healed;
+                let delay = if hangs { KILL_MS } else { 5 + self.containers.below(200) };
+                self.queue_at(Duration::from_millis(delay), Event::Ended { node, id, exit_code: Some(0), error: "" });
+            }
+            TaskCommand::Remove(id) => {
+                if self.nodes[node].containers.find(&id).is_some() {
+                    self.ledger.violations.push(format!("moves: node {node} removes task {id} which still runs"));
+                }
+            }
+        }
+    }
+
+    fn compact(&mut self, node: usize) {
+        if self.nodes[node].disk.is_long() {
+            self.compact_now(node);
+        }
+    }
+
+    /// Replaces a node's log by a snapshot.
+    pub(super) fn compact_now(&mut self, node: usize) {
+        let at_us = self.at_us;
+        let node = &mut self.nodes[node];
+        if let Some(core) = node.core.as_ref().filter(|_| node.disk.full_until_us <= at_us) {
+            let snapshot = core.snapshot();
+            node.disk.replace(snapshot);
+        }
+    }
+
+    pub(super) fn queue_timer(&mut self, node: usize) {
+        if self.options.sabotage == Some(Sabotage::NoTimeouts) && self.healed {
+            return;
+        }
+        let Some(core) = self.nodes[node].core.as_ref() else { return };
+        let due_us = self.nodes[node].clock.reached(core.poll_timeout()).max(self.at_us);
+        if self.nodes[node].timer_us.is_none_or(|queued| due_us < queued) {
+            self.nodes[node].timer_us = Some(due_us);
+            let (run, late_us) = (self.nodes[node].run, self.lateness(node));
+            self.queue_at(Duration::from_micros(due_us - self.at_us + late_us), Event::Timer { node, run });
+        }
+    }
+
+    /// Returns a node's core, if it is up.
+    pub(crate) fn core(&mut self, node: usize) -> Option<&mut Cluster> {
+        self.nodes[node].core.as_mut()
+    }
+}
+
+/// Tells whether a message carries parts of the planes, for the core that drops them on purpose.
+fn carries_deltas(bytes: &[u8]) -> bool {
+    let opened = shoal_cluster::wire::open(bytes, shoal_cluster::limits::MESSAGE_BYTES_MAX);
+    opened.is_ok_and(|envelope| DELTA_KINDS.contains(&envelope.kind))
+}
