@@ -123,7 +123,13 @@ impl Node {
         let data = directory.path();
         let images = open_images(data).await?;
         let exe = std::env::current_exe().context("cannot tell where shoal's own executable is")?;
-        let runtime = Runtime::open(data.join("containers"), ShimCommand { exe }).await?;
+        let other = |path: &std::path::PathBuf| {
+            std::fs::canonicalize(path).with_context(|| {
+                format!("cannot use {} to make containers: install it, or leave --runtime out", path.display())
+            })
+        };
+        let shim = ShimCommand { exe, runtime: args.runtime.as_ref().map(other).transpose()? };
+        let runtime = Runtime::open(data.join("containers"), shim).await?;
         let overlay = Arc::new(start_overlay(args, &identity, transport.listen_address())?);
         let (dns, dns_addresses) = start_dns(args).await?;
 

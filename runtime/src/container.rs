@@ -6,68 +6,37 @@
 //! A shim outlives the daemon; the next [`Runtime::open`] adopts it. See `docs/architecture.md`.
 
 mod bundle;
+mod capabilities;
 mod cgroup;
+mod console;
+mod copy_up;
+mod driver;
 mod init;
 mod network;
 mod oci;
 mod protocol;
+mod reaper;
+mod report;
 mod rootfs;
 mod runtime;
 mod seccomp;
 mod shim;
+mod spec;
+mod stats;
 mod user;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use runtime::{Runtime, ShimCommand};
+pub use runtime::{Exec, ExecExit, ExecOutput, LogStream, Runtime, ShimCommand};
 pub use shim::shim_main;
-
-/// Everything that decides how a container runs. Fixed from `create` on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerSpec {
-    /// Name of the container on this node: 1 to 64 of `a-z A-Z 0-9 _ . -`, not starting with a dot.
-    pub id: String,
-    /// Whatever the daemon wants to find again after a restart. The runtime does not read it.
-    pub labels: BTreeMap<String, String>,
-    /// Unpacked layers, bottom to top, 1 to 500 absolute paths. They are never written to.
-    pub layers: Vec<PathBuf>,
-    /// The command and its arguments. The command is looked up in `PATH` unless it holds a slash.
-    pub args: Vec<String>,
-    /// `NAME=value`, the later of two equal names wins. `PATH`, `HOME` and `HOSTNAME` get defaults.
-    pub env: Vec<String>,
-    /// Absolute path inside the container, made if missing. Empty: `/`.
-    pub cwd: String,
-    /// As in an image: empty (root), `uid`, `uid:gid`, `name` or `name:group`; names are those of the rootfs.
-    pub user: String,
-    /// Host name inside. Empty: the first 12 characters of the id.
-    pub hostname: String,
-    /// Contents of `/etc/resolv.conf`.
-    pub resolv_conf: String,
-    /// Lines of `/etc/hosts` beyond those for `localhost`.
-    pub hosts: Vec<(IpAddr, String)>,
-    /// Whether the container may not write to its root file system.
-    pub readonly_rootfs: bool,
-    /// Ceilings held by the kernel.
-    pub limits: Limits,
-    /// Parent cgroup, relative to the root of the hierarchy, for example `shoal/<node>`; distinct for each daemon on a host.
-    pub cgroup_parent: String,
-}
-
-/// Ceilings held by the kernel. `None` means none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Memory in bytes, page cache included. Beyond it the kernel kills a process of the container.
-    pub memory_bytes: Option<u64>,
-    /// Processor time in billionths of one processor, as Docker counts. At least 10 000 000 (a hundredth).
-    pub nano_cpus: Option<u64>,
-    /// Processes and threads.
-    pub pids_max: Option<u64>,
-}
+pub use spec::{
+    ContainerSpec, Device, ExecSpec, Limits, LogLimits, Mount, MountSource, Privileges, Ulimit, WindowSize,
+};
+pub use stats::{ContainerProcess, NetworkStats, Stats};
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +107,8 @@ pub enum FailureKind {
     Rootfs,
     /// The kernel refused a namespace, a limit or a mount.
     Host,
+    /// The source of a mount, a volume's directory or a device is missing or cannot be used.
+    Mount,
 }
 
 /// Why `create` or `start` failed. Nothing is left of the container after a failed `create`; after a failed `start`
@@ -156,6 +127,9 @@ pub enum StartError {
     /// The container has been started before, or has ended.
     #[error("container {0} cannot be started: it runs or has ended")]
     NotCreated(String),
+    /// A further command was asked for in a container that does not run.
+    #[error("container {0} is not running")]
+    NotRunning(String),
     /// The container could not run; the message is for the operator.
     #[error("{message}")]
     Failed {
@@ -188,6 +162,7 @@ impl StartError {
             | Self::Exists(_)
             | Self::Missing(_)
             | Self::NotCreated(_)
+            | Self::NotRunning(_)
             | Self::Shim(_)
             | Self::Io { .. } => 125,
         }
@@ -201,7 +176,7 @@ impl FailureKind {
         match self {
             Self::CommandNotFound => 127,
             Self::CommandNotExecutable | Self::WorkingDirectory => 126,
-            Self::User | Self::Rootfs | Self::Host => 125,
+            Self::User | Self::Rootfs | Self::Host | Self::Mount => 125,
         }
     }
 }

@@ -42,6 +42,9 @@ pub struct UpArgs {
     /// Give the overlay's network interface this name.
     #[arg(long, env = "SHOAL_INTERFACE", value_name = "NAME", default_value = "shoal0", value_parser = interface)]
     pub interface: String,
+    /// Make containers with this program, `runc` or one with its command line [default: shoal itself].
+    #[arg(long, env = "SHOAL_RUNTIME", value_name = "PATH")]
+    pub runtime: Option<PathBuf>,
     /// Write logs for people or as JSON, one object per line.
     #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,

@@ -49,9 +49,11 @@ pub(super) fn container(
             memory_bytes: spec.limits.memory_bytes,
             nano_cpus: spec.limits.nano_cpus,
             pids_max: spec.limits.pids_max,
+            where_possible: false,
         },
         cgroup_parent: host.cgroup_parent.clone(),
         id,
+        ..ContainerSpec::default()
     }
 }
 

@@ -22,6 +22,11 @@ pub(super) const ROOTFS: &str = "rootfs";
 pub(super) const UPPER: &str = "upper";
 pub(super) const WORK: &str = "work";
 pub(super) const LAYERS: &str = "l";
+pub(super) const RESERVE: &str = "reserve";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const CONSOLE: &str = "console";
+pub(super) const EXEC_CONSOLE: &str = "exec-console";
+pub(super) const EXEC_PROCESS: &str = "exec.json";
 pub(super) const LIBCONTAINER: &str = "runtime";
 
 /// Largest of our own JSON files that is read back.

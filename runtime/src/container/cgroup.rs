@@ -39,9 +39,10 @@ struct Hierarchy {
     kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    V1,
+    /// With these controllers.
+    V1(Vec<String>),
     /// Without controllers, as systemd's own.
     Named,
     V2,
@@ -61,9 +62,7 @@ impl Cgroup {
     /// Makes the group before libcontainer does, in the hierarchies that it uses. Another daemon may be removing
     /// the empty parents that both share, so it is tried again.
     pub(super) fn create(&self) -> io::Result<()> {
-        let has_v1 = self.hierarchies.iter().any(|hierarchy| hierarchy.kind == Kind::V1);
-        let wanted = if has_v1 { Kind::V1 } else { Kind::V2 };
-        for (hierarchy, group) in self.groups().filter(|(hierarchy, _)| hierarchy.kind == wanted) {
+        for (hierarchy, group) in self.used_groups() {
             let mut attempt = 0;
             while let Err(error) = hierarchy.create_group(&group) {
                 attempt += 1;
@@ -73,6 +72,55 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Whether v1 holds the limits: alone, or beside a v2 without controllers.
+    pub(super) fn has_v1(&self) -> bool {
+        self.hierarchies.iter().any(|hierarchy| matches!(hierarchy.kind, Kind::V1(_)))
+    }
+
+    /// Returns the group in the hierarchy that has `controller`, if this host has one; to be asked when the group exists.
+    pub(super) fn group_with(&self, controller: &str) -> Option<PathBuf> {
+        let has = |(hierarchy, group): &(&Hierarchy, PathBuf)| match &hierarchy.kind {
+            Kind::V1(names) => names.iter().any(|name| name == controller),
+            Kind::Named => false,
+            Kind::V2 => {
+                let names = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+                names.split_whitespace().any(|name| name == controller)
+            }
+        };
+        self.groups().find(has).map(|(_, group)| group)
+    }
+
+    /// Returns the group in one of the hierarchies that it is made in.
+    pub(super) fn any_group(&self) -> Option<PathBuf> {
+        self.used_groups().next().map(|(_, group)| group)
+    }
+
+    /// The hierarchies that container runtimes use: v1's where there are any, else v2.
+    fn used_groups(&self) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
+        let has_v1 = self.has_v1();
+        self.groups().filter(move |(hierarchy, _)| match hierarchy.kind {
+            Kind::V1(_) => true,
+            Kind::V2 => !has_v1,
+            Kind::Named => false,
+        })
+    }
+
+    /// Returns the processes of the group, those of groups below it included, as far as they are visible here.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        let mut pending: Vec<PathBuf> = self.any_group().into_iter().collect();
+        let mut found = Vec::new();
+        while let Some(group) = pending.pop() {
+            let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            found.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            let below = fs::read_dir(&group).into_iter().flatten().flatten();
+            pending.extend(
+                below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+            );
+        }
+        found.sort_unstable();
+        found
     }
 
     /// Returns how many processes of the group the kernel killed for want of memory.
@@ -157,7 +205,10 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
         let kind = match (fields.next()?, fields.nth(1)?) {
             ("cgroup2", _) => Kind::V2,
             ("cgroup", options) if options.split(',').any(|option| option.starts_with("name=")) => Kind::Named,
-            ("cgroup", _) => Kind::V1,
+            ("cgroup", options) => {
+                let controllers = options.split(',').filter(|option| !matches!(*option, "rw" | "ro"));
+                Kind::V1(controllers.map(str::to_owned).collect())
+            }
             _ => return None,
         };
         mount_point.starts_with(MOUNT_POINT).then_some(Hierarchy { mount_point, kind })
@@ -202,6 +253,10 @@ mod tests {
         let names: Vec<_> =
             found.iter().map(|found| found.mount_point.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["memory", "systemd", "unified"]);
-        assert!(found[0].kind == Kind::V1 && found[1].kind == Kind::Named && found[2].kind == Kind::V2);
+        assert!(
+            found[0].kind == Kind::V1(vec!["memory".to_owned()])
+                && found[1].kind == Kind::Named
+                && found[2].kind == Kind::V2
+        );
     }
 }

@@ -1,166 +1,33 @@
-//! The last steps of a container's first process, and its creation through libcontainer.
+//! The last steps of a process inside a container, and the search for its command.
 //!
-//! Input: a bundle whose root file system is mounted. Output: a [`Container`] that waits for its start, the read ends
-//! of its output, and a pipe that tells why it could not run. [`Payload`] is code that runs *inside*, just before
-//! the command: it ties the process to its shim, resets signals, installs the system call filter and executes.
+//! Input: the OCI spec, in a process that libcontainer has put into the container. Output: that process has become the
+//! command, or has told why not ([`super::report`]). [`Payload`] ties it to its shim, resets signals, installs the
+//! system call filter, if asked for leaves a reaping first process behind, and executes.
 
-use std::error::Error;
+use std::convert::Infallible;
 use std::ffi::CString;
-use std::fmt::{self, Write as _};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
 
-use libcontainer::container::Container;
-use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{AccessFlags, access, execv, pipe2};
-use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, span};
+use nix::unistd::{AccessFlags, access, execv};
 
 use super::protocol::Failure;
-use super::{FailureKind, bundle, seccomp};
-
-/// Most that is read from the pipe on which a starting container explains itself.
-const REPORT_BYTES_MAX: u64 = 64 * 1024;
-
-/// Most of libcontainer's own words in an error message.
-const TRACE_BYTES_MAX: usize = 600;
-
-/// The write end of the report pipe: in the shim while it creates, in the container's first process until it executes.
-/// Global because libcontainer clones executors and emits events in processes of its own.
-static REPORT: AtomicI32 = AtomicI32::new(NO_REPORT);
-
-const NO_REPORT: RawFd = -1;
-
-/// A container between `create` and `start`.
-pub(super) struct Init {
-    pub(super) container: Container,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    /// Ends when the command has been executed; holds a report if it could not be.
-    pub(super) report: File,
-}
-
-/// One line on the report pipe.
-#[derive(Serialize, Deserialize)]
-enum Report {
-    Failure(Failure),
-    Trace(String),
-}
-
-/// Creates the container of the bundle in the working directory.
-pub(super) fn create(id: &str, bundle: &Path) -> Result<Init, Failure> {
-    let failed = Failure::doing(FailureKind::Host, "open the pipes of the container");
-    let (stdout, stdout_end) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(&failed)?;
-    let (stderr, stderr_end) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(&failed)?;
-    let (report, report_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from).map_err(&failed)?;
-    let stdin = File::open("/dev/null").map_err(&failed)?;
-    fs::create_dir_all(bundle::LIBCONTAINER).map_err(&failed)?;
-    // Set once per shim; libcontainer's errors name no causes, its events do.
-    let _ = tracing::subscriber::set_global_default(Tracer);
-    REPORT.store(report_end.as_raw_fd(), Ordering::Relaxed);
-    let built = build(id, bundle, stdin.into(), stdout_end, stderr_end);
-    REPORT.store(NO_REPORT, Ordering::Relaxed);
-    drop(report_end);
-    let mut report = File::from(report);
-    match built {
-        Ok(container) => Ok(Init { container, stdout, stderr, report }),
-        Err(error) => Err(explain(&mut report, &*error)),
-    }
-}
-
-fn build(
-    id: &str,
-    bundle: &Path,
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-) -> Result<Container, Box<dyn Error>> {
-    let container = ContainerBuilder::new(id.to_owned(), SyscallType::default())
-        .with_root_path(bundle.join(bundle::LIBCONTAINER))?
-        .with_stdin(stdin)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .with_executor(Payload)
-        .as_init(bundle)
-        .with_systemd(false)
-        .build()?;
-    Ok(container)
-}
-
-/// Starts the command and waits until it is executed, or has failed to be.
-pub(super) fn start(container: &mut Container, report: &mut File) -> Result<(), Failure> {
-    container.start().map_err(|error| explain(report, &error))?;
-    wait_readable(report);
-    match read_reports(report) {
-        (Some(failure), _) => Err(failure),
-        (None, _) => Ok(()),
-    }
-}
-
-/// The pipe does not block for its writers; this reader wants to wait for its end.
-fn wait_readable(report: &File) {
-    let _ = nix::fcntl::fcntl(report, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()));
-}
-
-/// Puts the best reason known into words: what our own code said, else libcontainer's events, else its error.
-fn explain(report: &mut File, error: &dyn Error) -> Failure {
-    let (failure, trace) = read_reports(report);
-    failure.unwrap_or_else(|| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let _ = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        let trace = if trace.is_empty() { text } else { trace };
-        Failure::host(format!("cannot create the container: {trace}"))
-    })
-}
-
-fn read_reports(report: &mut File) -> (Option<Failure>, String) {
-    let mut bytes = Vec::new();
-    // A pipe that would block has told all it will.
-    let _ = report.take(REPORT_BYTES_MAX).read_to_end(&mut bytes);
-    let mut trace = String::new();
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(Report::Failure(failure)) => return (Some(failure), trace),
-            Ok(Report::Trace(text)) if trace.len() + text.len() < TRACE_BYTES_MAX => {
-                let _ = write!(trace, "{}{text}", if trace.is_empty() { "" } else { "; " });
-            }
-            Ok(Report::Trace(_)) | Err(_) => {}
-        }
-    }
-    (None, trace)
-}
-
-#[expect(unsafe_code, reason = "a descriptor inherited over fork has no owner to borrow from")]
-fn write_report(report: &Report) {
-    let Ok(mut bytes) = serde_json::to_vec(report) else { return };
-    bytes.push(b'\n');
-    // SAFETY: a pointer and its length; without a pipe the descriptor is -1, which the kernel refuses.
-    unsafe { libc::write(REPORT.load(Ordering::Relaxed), bytes.as_ptr().cast(), bytes.len()) };
-}
+use super::report::fail;
+use super::{FailureKind, reaper, seccomp};
 
 /// What runs inside the container's first process, before it becomes the command.
 #[derive(Clone)]
-struct Payload;
-
-fn fail(failure: Failure) -> String {
-    let message = failure.message.clone();
-    write_report(&Report::Failure(failure));
-    message
+pub(super) struct Payload {
+    /// Whether a first process of ours stays, as the parent of the command.
+    pub(super) init: bool,
+    /// Whether the system call filter is installed.
+    pub(super) filtered: bool,
 }
 
 impl Executor for Payload {
@@ -174,40 +41,51 @@ impl Executor for Payload {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        match execute(spec) {
+        match self.execute(spec) {
             Ok(never) => match never {},
             Err(failure) => Err(ExecutorError::Other(fail(failure))),
         }
     }
 }
 
-fn execute(spec: &Spec) -> Result<std::convert::Infallible, Failure> {
-    let path = executable(spec)?;
-    let to_c = |text: &str| {
-        CString::new(text).map_err(|_| Failure::new(FailureKind::CommandNotExecutable, "an argument holds a NUL byte"))
-    };
-    let arguments = arguments(spec).iter().map(|argument| to_c(argument)).collect::<Result<Vec<_>, _>>()?;
-    let program = to_c(&path.to_string_lossy())?;
-    reset_signals();
-    seccomp::install().map_err(Failure::doing(FailureKind::Host, "install the system call filter"))?;
-    execv(&program, &arguments).map_err(|errno| {
-        let name = &arguments_name(spec);
-        match errno {
-            Errno::ENOENT => {
-                let message =
-                    format!("executable {name:?} cannot be run: its interpreter or dynamic loader is missing");
-                Failure::new(FailureKind::CommandNotFound, message)
-            }
-            Errno::ENOEXEC => {
-                let message = format!("executable {name:?} cannot be run: exec format error (wrong platform?)");
-                Failure::new(FailureKind::CommandNotExecutable, message)
-            }
-            errno => {
-                let message = format!("executable {name:?} cannot be run: {}", errno.desc().to_lowercase());
-                Failure::new(FailureKind::CommandNotExecutable, message)
-            }
+impl Payload {
+    fn execute(&self, spec: &Spec) -> Result<Infallible, Failure> {
+        let path = executable(spec)?;
+        let to_c = |text: &str| {
+            CString::new(text)
+                .map_err(|_| Failure::new(FailureKind::CommandNotExecutable, "an argument holds a NUL byte"))
+        };
+        let arguments = arguments(spec).iter().map(|argument| to_c(argument)).collect::<Result<Vec<_>, _>>()?;
+        let program = to_c(&path.to_string_lossy())?;
+        reset_signals();
+        if self.filtered {
+            let held = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+            let held = held.and_then(|sets| sets.bounding().as_ref()).into_iter().flatten();
+            let names: Vec<String> = held.map(|capability| format!("CAP_{capability}")).collect();
+            seccomp::install(&names).map_err(Failure::doing(FailureKind::Host, "install the system call filter"))?;
         }
-    })
+        if self.init {
+            reaper::fork_command().map_err(Failure::doing(FailureKind::Host, "fork the command"))?;
+        }
+        execv(&program, &arguments).map_err(|errno| not_executed(&arguments_name(spec), errno))
+    }
+}
+
+fn not_executed(name: &str, errno: Errno) -> Failure {
+    match errno {
+        Errno::ENOENT => {
+            let message = format!("executable {name:?} cannot be run: its interpreter or dynamic loader is missing");
+            Failure::new(FailureKind::CommandNotFound, message)
+        }
+        Errno::ENOEXEC => {
+            let message = format!("executable {name:?} cannot be run: exec format error (wrong platform?)");
+            Failure::new(FailureKind::CommandNotExecutable, message)
+        }
+        errno => {
+            let message = format!("executable {name:?} cannot be run: {}", errno.desc().to_lowercase());
+            Failure::new(FailureKind::CommandNotExecutable, message)
+        }
+    }
 }
 
 /// Ignored signals and the mask survive an `exec`; the shim's, and those that it inherited, must not reach the command.
@@ -269,43 +147,4 @@ fn refusal(name: &str, error: &io::Error, place: &str) -> Failure {
         _ => (FailureKind::CommandNotExecutable, ": permission denied"),
     };
     Failure::new(kind, format!("executable {name:?}{reason}{place}"))
-}
-
-/// Hands libcontainer's error events to the report pipe, from whichever of its processes they come.
-struct Tracer;
-
-impl tracing::Subscriber for Tracer {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut text = Fields(String::new());
-        event.record(&mut text);
-        write_report(&Report::Trace(text.0));
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let separator = if self.0.is_empty() { "" } else { ", " };
-        let _ = match field.name() {
-            "message" => write!(self.0, "{separator}{value:?}"),
-            name => write!(self.0, "{separator}{name} {value:?}"),
-        };
-    }
 }

@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FailureKind;
+use super::{ExecSpec, FailureKind, Stats, WindowSize};
 
-/// Longest line either side accepts, in bytes.
-pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest line either side accepts, in bytes: an exec's arguments and environment are the longest.
+pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 
 /// The state of the container when a connection is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,19 +19,50 @@ pub(super) enum Greeting {
 }
 
 /// What a client may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
     Start,
     Signal(i32),
+    /// Comes with three descriptors for the standard streams, unless it is to have a terminal.
+    Exec {
+        spec: ExecSpec,
+        size: Option<WindowSize>,
+    },
+    /// Signals a command that was begun by [`Request::Exec`] on any connection.
+    SignalExec {
+        pid: i32,
+        signal: i32,
+    },
+    /// Asks for the writing end of the container's standard input, or its terminal.
+    Attach,
+    /// Closes the shim's own end of standard input, so that it ends as those handed out are closed.
+    CloseStdin,
+    Resize(WindowSize),
+    Stats,
+    Processes,
 }
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Reply {
-    Started { started_at_ms: u64 },
-    Signalled,
+    Started {
+        started_at_ms: u64,
+    },
+    Done,
     Refused(String),
     Failed(Failure),
+    /// Comes with the terminal's descriptor if it has one. [`Reply::ExecEnded`] follows on the same connection.
+    Executed {
+        pid: i32,
+    },
+    ExecEnded {
+        code: i32,
+        signal: Option<i32>,
+    },
+    /// Comes with a descriptor.
+    Attached,
+    Stats(Box<Stats>),
+    Processes(Vec<i32>),
 }
 
 /// What kept the container from starting.

@@ -119,6 +119,11 @@ impl Root {
         self.open_inside(self.0.as_fd(), path, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty())
     }
 
+    /// Opens a directory; `None` if there is none of that name.
+    pub(super) fn directory(&self, path: &str) -> Option<OwnedFd> {
+        self.open_dir(path).ok()
+    }
+
     /// Makes a directory and those above it, mode 755, where they are missing.
     pub(super) fn make_dir(&self, path: &str) -> nix::Result<()> {
         let mut reached = String::new();

@@ -17,17 +17,21 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::protocol::{Greeting, Reply, Request};
-use super::{ContainerSpec, ContainerState, ContainerStatus, Created, Exit, RuntimeError, StartError, bundle};
-use crate::log::{self, LogLine};
+use super::{ContainerSpec, ContainerState, ContainerStatus, Created, Exit, RuntimeError, StartError};
 
 mod check;
+mod exec;
 mod follow;
 mod link;
 
+pub use exec::{Exec, ExecExit, ExecOutput, LogStream};
 use link::Link;
 
 /// How long a shim may take to create a container, and any other shim to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long another daemon may take to let go of the state directory.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the end may take after SIGKILL before the shim itself is killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,6 +41,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct ShimCommand {
     /// The executable whose `main` calls [`super::shim_main`] if its first argument is `shim`; usually the daemon's own.
     pub exe: PathBuf,
+    /// A program with the command line of `runc` that makes the containers, for example `/usr/bin/crun`. `None`: the
+    /// shim does it itself. Containers that run keep what they were made with.
+    pub runtime: Option<PathBuf>,
 }
 
 /// All containers of one state directory. Cheap to clone; clones share everything.
@@ -88,8 +95,7 @@ impl Runtime {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(&containers, permissions).map_err(io("protect"))?;
         let lock = File::create(state_dir.join("lock")).map_err(io("make a lock in"))?;
-        let lock =
-            Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| RuntimeError::InUse(state_dir.clone()))?;
+        let lock = lock_exclusively(lock).await.map_err(|_| RuntimeError::InUse(state_dir.clone()))?;
         let inner = Inner { state_dir: containers, shim, containers: Mutex::default(), _lock: lock };
         let runtime = Self { inner: Arc::new(inner) };
         runtime.adopt_all().await?;
@@ -151,7 +157,7 @@ impl Runtime {
         if !matches!(handle.phase.borrow().state, ContainerState::Created { .. }) {
             return Err(StartError::NotCreated(id.to_owned()));
         }
-        let reply = timeout(ANSWER_TIMEOUT, handle.ask(Request::Start)).await;
+        let reply = timeout(ANSWER_TIMEOUT, handle.ask(&Request::Start)).await;
         match reply {
             Ok(Ok(Reply::Started { started_at_ms })) => {
                 handle.phase.send_modify(|phase| phase.start(started_at_ms));
@@ -162,7 +168,7 @@ impl Runtime {
                 let _ = timeout(KILL_TIMEOUT, handle.exited()).await;
                 Err(StartError::Failed { kind: failure.kind, message: failure.message })
             }
-            Ok(Ok(Reply::Refused(_) | Reply::Signalled)) => Err(StartError::NotCreated(id.to_owned())),
+            Ok(Ok(_)) => Err(StartError::NotCreated(id.to_owned())),
             Ok(Err(error)) => Err(StartError::Shim(format!("is gone: {error}"))),
             Err(_) => Err(StartError::Shim("does not answer".to_owned())),
         }
@@ -181,12 +187,10 @@ impl Runtime {
             return Ok(());
         }
         let refused = |reason: String| RuntimeError::Shim { id: id.to_owned(), reason };
-        match timeout(ANSWER_TIMEOUT, handle.ask(Request::Signal(signal))).await {
-            Ok(Ok(Reply::Signalled)) => Ok(()),
+        match timeout(ANSWER_TIMEOUT, handle.ask(&Request::Signal(signal))).await {
+            Ok(Ok(Reply::Done)) => Ok(()),
             Ok(Ok(Reply::Refused(reason))) => Err(refused(reason)),
-            Ok(Ok(Reply::Started { .. } | Reply::Failed(_))) => {
-                Err(refused("gave an answer to another question".to_owned()))
-            }
+            Ok(Ok(_)) => Err(refused("gave an answer to another question".to_owned())),
             // It is leaving, because the container has ended.
             Ok(Err(_)) => Ok(()),
             Err(_) => Err(refused("does not answer".to_owned())),
@@ -206,7 +210,7 @@ impl Runtime {
 
     /// Kills a container whatever state it and its shim are in.
     async fn kill(&self, handle: &Handle) -> Result<Exit, RuntimeError> {
-        let _ = timeout(KILL_TIMEOUT, handle.ask(Request::Signal(libc::SIGKILL))).await;
+        let _ = timeout(KILL_TIMEOUT, handle.ask(&Request::Signal(libc::SIGKILL))).await;
         if let Ok(exit) = timeout(KILL_TIMEOUT, handle.exited()).await {
             return Ok(exit);
         }
@@ -248,14 +252,6 @@ impl Runtime {
         self.find(id).map(|handle| handle.status())
     }
 
-    /// Reads the last lines of a container's output, at most `lines_max` and at most a mebibyte.
-    pub async fn log(&self, id: &str, lines_max: usize) -> Result<Vec<LogLine>, RuntimeError> {
-        let path = self.found(id)?.bundle.join(bundle::LOG);
-        let failed = io_error(format!("read the log of container {id}"));
-        let read = tokio::task::spawn_blocking(move || log::tail(&path, lines_max)).await;
-        read.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
-    }
-
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
         // Every change is one call; a panic elsewhere leaves the map whole.
         self.inner.containers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -289,7 +285,7 @@ impl Handle {
         }
     }
 
-    async fn ask(&self, request: Request) -> io::Result<Reply> {
+    async fn ask(&self, request: &Request) -> io::Result<Reply> {
         let (mut link, _) = Link::connect(&self.bundle).await?;
         link.ask(request).await
     }
@@ -334,6 +330,20 @@ impl Phase {
             }
             Greeting::Failed(_) => Self { state: ContainerState::Created { pid: 0 }, started_at_ms: 0 },
         }
+    }
+}
+
+/// Locks a file that nobody else has locked. A daemon that was just killed may have left a child between its fork and
+/// its exec, which holds the lock for a moment longer.
+async fn lock_exclusively(mut file: File) -> Result<Flock<File>, nix::errno::Errno> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, errno)) if begin.elapsed() > LOCK_TIMEOUT => return Err(errno),
+            Err((returned, _)) => file = returned,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

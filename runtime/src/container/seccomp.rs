@@ -1,13 +1,14 @@
-//! The system call filter: Docker's default list for a container without further capabilities.
+//! The system call filter: Docker's default list, widened by what the container's capabilities are for.
 //!
-//! Input: the lists below. Output: a classic BPF program, installed by a process on itself just before it becomes the
-//! command. What is not listed fails with `EPERM`; what is newer than the list fails with `ENOSYS`, so that programs
+//! Input: the lists below and the names of capabilities. Output: a classic BPF program, installed by a process on
+//! itself just before it becomes the command, or the same as an OCI profile for runtimes that install it themselves. What is not listed fails with `EPERM`; what is newer than the list fails with `ENOSYS`, so that programs
 //! fall back. Foreign calling conventions (32 bit) end the process. Written by hand, since the C library for this
 //! would be a system dependency and the program is 200 instructions.
 
 use std::io;
 
 use libc::sock_filter;
+use serde_json::{Value, json};
 
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xC000_003E;
@@ -35,8 +36,8 @@ const FIRST_ARGUMENT: u32 = 16;
 
 /// Installs the filter for the calling process and all that it becomes. Needs no-new-privileges to be set.
 #[expect(unsafe_code, reason = "the filter is handed to the kernel as a pointer")]
-pub(super) fn install() -> io::Result<()> {
-    let mut program = program();
+pub(super) fn install(capabilities: &[String]) -> io::Result<()> {
+    let mut program = program(capabilities);
     let header = libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
     // SAFETY: the header points at a live program of the stated length, which the kernel copies and checks.
     match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const header, 0, 0) } {
@@ -45,9 +46,37 @@ pub(super) fn install() -> io::Result<()> {
     }
 }
 
-fn program() -> Vec<sock_filter> {
-    let mut numbers: Vec<u32> = allowed().map(|number| number as u32).collect();
+/// Returns the same list as the `linux.seccomp` of an OCI runtime spec.
+pub(super) fn profile(capabilities: &[String]) -> Value {
+    let mut names: Vec<&str> = allowed(capabilities).map(|(name, _)| name).collect();
+    names.sort_unstable();
+    let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
+    let argument = |value: u64, mask: Option<u64>| match mask {
+        Some(mask) => json!([{ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }]),
+        None => json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]),
+    };
+    if !may_make_namespaces(capabilities) {
+        let args = argument(0, Some(u64::from(CLONE_NAMESPACES)));
+        rules.push(json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": args }));
+        rules.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    }
+    let not_vsock = json!([{ "index": 0, "value": libc::AF_VSOCK, "op": "SCMP_CMP_NE" }]);
+    rules.push(json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": not_vsock }));
+    rules.extend(PERSONALITIES.iter().map(|personality| {
+        let args = argument(u64::from(*personality), None);
+        json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args })
+    }));
+    json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "syscalls": rules })
+}
+
+fn may_make_namespaces(capabilities: &[String]) -> bool {
+    capabilities.iter().any(|name| name == "CAP_SYS_ADMIN")
+}
+
+fn program(capabilities: &[String]) -> Vec<sock_filter> {
+    let mut numbers: Vec<u32> = allowed(capabilities).map(|(_, number)| number as u32).collect();
     numbers.sort_unstable();
+    numbers.dedup();
     let mut code = vec![load(ARCH), jump(JEQ, AUDIT_ARCH, 1, 0), ret(KILL), load(NUMBER)];
     code.extend([jump(JGE, X32_BIT, 0, 1), ret(UNKNOWN)]);
     for (first, last) in ranges(&numbers) {
@@ -67,8 +96,12 @@ fn program() -> Vec<sock_filter> {
     code
 }
 
-fn allowed() -> impl Iterator<Item = libc::c_long> {
-    ALLOWED.iter().chain(ALLOWED_HERE).copied().chain([IO_PGETEVENTS])
+type Call = (&'static str, libc::c_long);
+
+fn allowed(capabilities: &[String]) -> impl Iterator<Item = Call> {
+    let further = CAPABLE.iter().filter(|(name, _)| capabilities.iter().any(|held| held == name));
+    let further = further.flat_map(|(_, calls)| calls.iter());
+    ALLOWED.iter().chain(ALLOWED_HERE).chain(further).copied().chain([("io_pgetevents", IO_PGETEVENTS)])
 }
 
 /// Joins sorted numbers to inclusive ranges.
@@ -101,7 +134,8 @@ fn ret(value: u32) -> sock_filter {
 }
 
 macro_rules! numbers {
-    ($($name:ident)*) => { &[$(libc::$name),*] };
+    // The kernel's name is what follows `SYS_`.
+    ($($name:ident)*) => { &[$((stringify!($name).split_at(4).1, libc::$name)),*] };
 }
 
 /// Not in the `libc` crate.
@@ -112,7 +146,7 @@ const IO_PGETEVENTS: libc::c_long = 292;
 
 /// Allowed whatever the arguments, on every platform.
 #[rustfmt::skip]
-const ALLOWED: &[libc::c_long] = numbers![
+const ALLOWED: &[Call] = numbers![
     SYS_accept SYS_accept4 SYS_adjtimex SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_chroot SYS_clock_adjtime
     SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range
     SYS_dup SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve
@@ -151,7 +185,7 @@ const ALLOWED: &[libc::c_long] = numbers![
 /// Further calls that only this platform has, mostly the older forms of those above.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
-const ALLOWED_HERE: &[libc::c_long] = numbers![
+const ALLOWED_HERE: &[Call] = numbers![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_ctl_old
     SYS_epoll_wait SYS_epoll_wait_old SYS_eventfd SYS_fork SYS_futimesat SYS_getdents SYS_getpgrp SYS_get_thread_area
     SYS_inotify_init SYS_lchown SYS_link SYS_lstat SYS_memfd_secret SYS_mkdir SYS_mknod SYS_modify_ldt SYS_open
@@ -159,7 +193,28 @@ const ALLOWED_HERE: &[libc::c_long] = numbers![
     SYS_symlink SYS_time SYS_unlink SYS_utime SYS_utimes SYS_vfork
 ];
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[libc::c_long] = numbers![SYS_memfd_secret];
+const ALLOWED_HERE: &[Call] = numbers![SYS_memfd_secret];
+
+/// Allowed to who holds the capability, as in Docker's profile.
+#[rustfmt::skip]
+const CAPABLE: &[(&str, &[Call])] = &[
+    ("CAP_SYS_ADMIN", numbers![
+        SYS_bpf SYS_clone SYS_clone3 SYS_fanotify_init SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fspick SYS_mount
+        SYS_mount_setattr SYS_move_mount SYS_open_tree SYS_perf_event_open SYS_pivot_root SYS_quotactl
+        SYS_quotactl_fd SYS_setdomainname SYS_sethostname SYS_setns SYS_syslog SYS_umount2 SYS_unshare
+    ]),
+    ("CAP_BPF", numbers![SYS_bpf]),
+    ("CAP_DAC_READ_SEARCH", numbers![SYS_open_by_handle_at]),
+    ("CAP_PERFMON", numbers![SYS_perf_event_open]),
+    ("CAP_SYS_BOOT", numbers![SYS_reboot]),
+    ("CAP_SYS_MODULE", numbers![SYS_delete_module SYS_finit_module SYS_init_module]),
+    ("CAP_SYS_NICE", numbers![SYS_get_mempolicy SYS_mbind SYS_set_mempolicy SYS_set_mempolicy_home_node]),
+    ("CAP_SYS_PACCT", numbers![SYS_acct]),
+    ("CAP_SYS_PTRACE", numbers![SYS_kcmp SYS_pidfd_getfd SYS_process_madvise]),
+    ("CAP_SYS_TIME", numbers![SYS_clock_settime SYS_settimeofday]),
+    ("CAP_SYS_TTY_CONFIG", numbers![SYS_vhangup]),
+    ("CAP_SYSLOG", numbers![SYS_syslog]),
+];
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +222,11 @@ mod tests {
 
     /// Runs the program as the kernel would, on one call.
     fn decide(arch: u32, number: u32, argument: u32) -> u32 {
-        let (program, mut at, mut accumulator) = (program(), 0_usize, 0_u32);
+        run(&program(&[]), arch, number, argument)
+    }
+
+    fn run(program: &[sock_filter], arch: u32, number: u32, argument: u32) -> u32 {
+        let (mut at, mut accumulator) = (0_usize, 0_u32);
         loop {
             let step = program[at];
             at += 1;
@@ -200,13 +259,13 @@ mod tests {
     #[test]
     fn every_call_is_decided_as_the_list_says() {
         for number in 0..600 {
-            let listed = allowed().any(|allowed| allowed == number);
+            let listed = allowed(&[]).any(|(_, allowed)| allowed == number);
             let special = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_socket, libc::SYS_personality];
             if !special.contains(&number) {
                 assert_eq!(decide_here(number, 0) == ALLOW, listed, "call {number}");
             }
         }
-        assert!(program().len() < 4096);
+        assert!(program(&[]).len() < 4096);
     }
 
     #[test]
@@ -240,5 +299,24 @@ mod tests {
         assert_eq!(decide_here(1000, 0), UNKNOWN);
         assert_eq!(decide(AUDIT_ARCH, X32_BIT | libc::SYS_mount as u32, 0), UNKNOWN);
         assert_eq!(decide(0x4000_0003, libc::SYS_read as u32, 0), KILL);
+    }
+
+    #[test]
+    fn capabilities_widen_the_list() {
+        let admin = program(&["CAP_SYS_ADMIN".to_owned()]);
+        for number in [libc::SYS_mount, libc::SYS_clone3, libc::SYS_setns] {
+            assert_eq!(run(&admin, AUDIT_ARCH, number as u32, 0), ALLOW, "call {number}");
+        }
+        assert_eq!(run(&admin, AUDIT_ARCH, libc::SYS_clone as u32, libc::CLONE_NEWUSER as u32), ALLOW);
+        assert_eq!(run(&admin, AUDIT_ARCH, libc::SYS_kexec_load as u32, 0), DENY);
+    }
+
+    #[test]
+    fn the_profile_names_what_the_program_allows() {
+        let profile = profile(&[]);
+        let names = profile["syscalls"][0]["names"].as_array().unwrap();
+        assert!(
+            names.len() > 200 && names.iter().any(|name| name == "openat") && !names.iter().any(|name| name == "mount")
+        );
     }
 }

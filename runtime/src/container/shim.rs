@@ -1,6 +1,7 @@
 //! The shim: one small single-threaded process per container, which outlives the daemon.
 //!
-//! Input: `shim <bundle>` with a socket to the daemon as standard input, or `shim <bundle> sweep`. Output: a
+//! Input: `shim <bundle> run [<runtime>]` with a socket to the daemon as standard input and a
+//! listening one as standard output, or `shim <bundle> sweep`. Output: a
 //! container, answers on the bundle's socket, the log, and at last `exit.json`. When its process has ended, the shim
 //! removes mounts and cgroup and leaves; the end of its connections is how the daemon learns of it. If the shim is
 //! killed, the kernel kills the container with it; `sweep` then removes what was left.
@@ -19,17 +20,21 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{Backlog, listen};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stdin, dup2_stdout, setsid};
 
 use super::cgroup::{self, Cgroup};
-use super::init::{self, Init};
-use super::oci::{self, Host};
+use super::driver::Driver;
 use super::protocol::{Failure, Greeting, line};
-use super::rootfs::{self, Root};
-use super::{ContainerSpec, Exit, FailureKind, bundle, network, user};
+use super::{ContainerSpec, Exit, FailureKind, bundle, rootfs};
 
+/// Kept back on disk for the last word, in bytes: the file of an exit and its directory entry.
+const RESERVE_BYTES: usize = 16 * 1024;
+
+mod clients;
+mod exec;
+mod make;
 mod serve;
 
 /// Runs a shim in place of the daemon. To be called with what follows `shim` on the command line, before the process
@@ -37,11 +42,14 @@ mod serve;
 #[must_use]
 pub fn shim_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
-    let (bundle, mode) = (arguments.next(), arguments.next());
+    let (bundle, mode, runtime) = (arguments.next(), arguments.next(), arguments.next());
+    let driver = runtime.map_or(Driver::Native, |path| Driver::External(path.into()));
     let result = match (bundle, mode.as_ref().and_then(|mode| mode.to_str())) {
-        (Some(bundle), None) => run(Path::new(&bundle)),
+        (Some(bundle), Some("run")) => run(Path::new(&bundle), &driver),
         (Some(bundle), Some("sweep")) => sweep(Path::new(&bundle)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: shim BUNDLE [sweep]; only the daemon runs this")),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: shim BUNDLE run|sweep; only the daemon runs this"))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,11 +66,11 @@ pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn run(bundle: &Path) -> io::Result<()> {
-    let daemon = take_stdin()?;
+fn run(bundle: &Path, driver: &Driver) -> io::Result<()> {
+    let (daemon, listener) = take_sockets()?;
     env::set_current_dir(bundle)?;
-    let listener = UnixListener::bind(bundle::SOCKET)?;
     let spec: ContainerSpec = bundle::read(Path::new(""), bundle::SPEC)?;
+    fs::write(bundle::RESERVE, [0; RESERVE_BYTES])?;
     let outcome = enter_private_namespace().map_err(|failure| failure.message).and_then(|()| {
         Cgroup::locate(cgroup_path(&spec)).map_err(|error| format!("cannot read the cgroup mounts: {error}"))
     });
@@ -70,10 +78,11 @@ fn run(bundle: &Path) -> io::Result<()> {
         Ok(cgroup) => cgroup,
         Err(message) => return refuse(&daemon, Failure::host(message)),
     };
-    match create(&spec, &cgroup) {
-        Ok(init) => {
-            let served = serve::serve(init, &listener, daemon, &cgroup)?;
-            bundle::write_durably(Path::new(""), bundle::EXIT, &served.exit)?;
+    match make::make(&spec, &cgroup, driver) {
+        Ok(container) => {
+            forget_setup();
+            let served = serve::serve(container, &listener, daemon, &cgroup, driver)?;
+            write_exit(&served.exit)?;
             clean(&cgroup)
         }
         Err(failure) => {
@@ -83,6 +92,16 @@ fn run(bundle: &Path) -> io::Result<()> {
             cleaned
         }
     }
+}
+
+/// Writes down the end, on a full disk too: what was kept back for it goes first, then the container's own log.
+fn write_exit(exit: &Exit) -> io::Result<()> {
+    let write = || bundle::write_durably(Path::new(""), bundle::EXIT, exit);
+    let _ = fs::remove_file(bundle::RESERVE);
+    write().or_else(|_| {
+        let _ = fs::remove_file(bundle::LOG);
+        write()
+    })
 }
 
 /// Reports that there will be no container, to the daemon and to its successor.
@@ -95,7 +114,7 @@ fn refuse(daemon: &UnixStream, failure: Failure) -> io::Result<()> {
         finished_at_ms: now_ms(),
         started_at_ms: 0,
     };
-    bundle::write_durably(Path::new(""), bundle::EXIT, &exit)?;
+    write_exit(&exit)?;
     let mut daemon = daemon;
     let _ = io::Write::write_all(&mut daemon, &line(&Greeting::Failed(failure)));
     Ok(())
@@ -126,15 +145,19 @@ fn cgroup_path(spec: &ContainerSpec) -> PathBuf {
     Path::new(spec.cgroup_parent.trim_matches('/')).join(&spec.id)
 }
 
-/// Takes the connection to the daemon from standard input, drops every other descriptor but standard error, and
+/// Takes the connection to the daemon from standard input and the bundle's socket from standard output, drops every other descriptor but standard error, and
 /// leaves the daemon's session.
 #[expect(unsafe_code, reason = "descriptors inherited over exec have no owner yet")]
-fn take_stdin() -> io::Result<UnixStream> {
+fn take_sockets() -> io::Result<(UnixStream, UnixListener)> {
     // SAFETY: nothing in this process owns a descriptor above 2 yet; a kernel without the call changes nothing.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_int::MAX, 0) };
     let socket = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    // SAFETY: the descriptor was made on the line above and belongs to nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let listener = fcntl(io::stdout(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the descriptors were made on the lines above and belong to nobody else.
+    let (socket, listener) = unsafe { (OwnedFd::from_raw_fd(socket), OwnedFd::from_raw_fd(listener)) };
+    let listener = UnixListener::from(listener);
+    // Again, by this process: whoever connects learns from it whom to kill if nobody answers.
+    listen(&listener, Backlog::MAXCONN)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(null.as_fd())?;
@@ -143,7 +166,7 @@ fn take_stdin() -> io::Result<UnixStream> {
     prctl::set_child_subreaper(true)?;
     let _ = prctl::set_name(c"shoal-shim");
     umask(Mode::from_bits_truncate(0o022));
-    Ok(UnixStream::from(socket))
+    Ok((UnixStream::from(socket), listener))
 }
 
 /// From here on, mounts made by this process are seen by nobody else and end with it.
@@ -155,44 +178,12 @@ fn enter_private_namespace() -> Result<(), Failure> {
     cgroup::ensure_mounted().map_err(Failure::doing(FailureKind::Host, "mount the cgroup hierarchies"))
 }
 
-fn create(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<Init, Failure> {
-    let user = prepare_rootfs(spec)?;
-    let failed = Failure::doing(FailureKind::Host, "write the container's configuration");
-    let host = host().map_err(Failure::doing(FailureKind::Host, "read the limits of the daemon"))?;
-    let config = oci::config(spec, &user, &host).to_string();
-    fs::write("config.json", config).map_err(&failed)?;
-    let bundle = env::current_dir().map_err(failed)?;
-    cgroup.create().map_err(Failure::doing(FailureKind::Host, "make the container's cgroup"))?;
-    let created = init::create(&spec.id, &bundle);
-    let _ = fs::write("/proc/self/oom_score_adj", host.oom_score_adj.to_string());
-    let init = created?;
-    let pid = init.container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
-    network::raise_loopback(pid).map_err(Failure::doing(FailureKind::Host, "raise the loopback link"))?;
-    Ok(init)
-}
-
-/// Mounts the layers and does inside what Docker does before a start. Returns the user to run as.
-fn prepare_rootfs(spec: &ContainerSpec) -> Result<user::User, Failure> {
-    rootfs::mount_layers(&spec.layers)?;
-    let root = Root::open(bundle::ROOTFS)
-        .map_err(Failure::doing(FailureKind::Rootfs, "open the root file system of the container"))?;
-    rootfs::write_etc(&root, spec, &oci::hostname(spec))?;
-    root.make_dir(&spec.cwd).map_err(|errno| {
-        let reason = errno.desc().to_lowercase();
-        Failure::new(FailureKind::WorkingDirectory, format!("working directory {:?}: {reason}", spec.cwd))
-    })?;
-    user::resolve(&spec.user, &root.read_text("/etc/passwd"), &root.read_text("/etc/group"))
-        .map_err(|message| Failure::new(FailureKind::User, message))
-}
-
-fn host() -> io::Result<Host> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap_or_default();
-    let oom_score_adj = fs::read_to_string("/proc/self/oom_score_adj")?;
-    Ok(Host {
-        capabilities: u64::from_str_radix(permitted.trim(), 16).unwrap_or_default(),
-        open_files_max: getrlimit(Resource::RLIMIT_NOFILE)?.1,
-        oom_score_adj: oom_score_adj.trim().parse().unwrap_or_default(),
-        cgroup_paths: cgroup::paths_inside()?,
-    })
+/// Gives back the memory that creation needed: a shim waits for days and there are many.
+#[expect(unsafe_code, reason = "the allocator's own call has no safe form")]
+fn forget_setup() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments that could be wrong; the allocator is not in use by anybody else.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

@@ -57,6 +57,20 @@ pub(super) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Str
     Ok(User { uid, gid, groups })
 }
 
+/// Resolves further groups, each a name or a number, and adds them to a user's.
+pub(super) fn add_groups(user: &mut User, names: &[String], group: &str) -> Result<(), String> {
+    for name in names {
+        let named = group_entries(group).find(|entry| entry.name == name).map(|entry| entry.gid);
+        let gid = named
+            .or_else(|| number(name))
+            .ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))?;
+        if !user.groups.contains(&gid) {
+            user.groups.push(gid);
+        }
+    }
+    Ok(())
+}
+
 /// User and group ids end below the kernel's "no such id".
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id <= i32::MAX as u32)

@@ -15,6 +15,10 @@ use super::lab::{Lab, eventually, open, output, processes_with, until_output, wi
 
 pub(crate) const CASES: &[Case] = &[
     ("containers_survive_the_daemon_and_are_adopted", containers_survive_the_daemon_and_are_adopted),
+    (
+        "a_daemon_killed_at_any_stage_leaves_what_can_be_adopted",
+        a_daemon_killed_at_any_stage_leaves_what_can_be_adopted,
+    ),
     ("a_killed_shim_takes_its_container_along", a_killed_shim_takes_its_container_along),
     ("a_frozen_shim_does_not_keep_its_container", a_frozen_shim_does_not_keep_its_container),
     ("after_a_reboot_the_dead_are_told_and_removed", after_a_reboot_the_dead_are_told_and_removed),
@@ -74,6 +78,60 @@ fn containers_survive_the_daemon_and_are_adopted(lab: &Lab) {
             runtime.remove(id).await.unwrap();
         }
     });
+}
+
+/// `containers stages STATE_DIR CGROUP_PARENT`: takes containers through their lives, over and over, until killed.
+pub(crate) fn stages(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let state_dir = PathBuf::from(arguments.next().unwrap());
+    let mut lab = Lab::new();
+    lab.cgroup_parent = arguments.next().unwrap().into_string().unwrap();
+    lab.block_on(async {
+        let runtime = open(state_dir).await;
+        // The first spec makes the tools' layer, which takes longer than a container's whole life.
+        let _ = lab.spec("first", "true");
+        println!("ready");
+        for number in 0.. {
+            let id = format!("staged-{number}");
+            runtime.create(&lab.spec(&id, "echo up; while :; do sleep 0.05; done")).await.unwrap();
+            runtime.start(&id).await.unwrap();
+            runtime.stop(&id, libc::SIGKILL, std::time::Duration::ZERO).await.unwrap();
+            runtime.remove(&id).await.unwrap();
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+/// Kills the daemon at one moment after the other, through all of a container's life and some more.
+fn a_daemon_killed_at_any_stage_leaves_what_can_be_adopted(lab: &Lab) {
+    let mut stages_seen = std::collections::BTreeSet::new();
+    for round in 0..40_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.arg("stages").arg(lab.state_dir()).arg(&lab.cgroup_parent).env("TMPDIR", lab.top());
+        let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(round * 7));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lab.block_on(async {
+            let runtime = lab.open().await;
+            for status in runtime.list() {
+                let id = status.id.as_str();
+                stages_seen.insert(match status.state {
+                    ContainerState::Created { .. } => {
+                        runtime.start(id).await.unwrap();
+                        "created"
+                    }
+                    ContainerState::Running { .. } => "running",
+                    ContainerState::Exited(_) => "exited",
+                });
+                within(runtime.remove(id)).await.unwrap();
+            }
+            assert!(runtime.list().is_empty());
+        });
+    }
+    println!("  stages met: {stages_seen:?}");
+    assert!(stages_seen.len() > 1, "the kills met no container: {stages_seen:?}");
 }
 
 fn shims(lab: &Lab) -> Vec<i32> {
@@ -146,7 +204,7 @@ fn two_daemons_cannot_share_a_directory(lab: &Lab) {
     lab.block_on(async {
         let runtime = lab.open().await;
         let exe = std::env::current_exe().unwrap();
-        let second = Runtime::open(lab.state_dir(), ShimCommand { exe }).await;
+        let second = Runtime::open(lab.state_dir(), ShimCommand { exe, runtime: None }).await;
         assert!(matches!(second, Err(RuntimeError::InUse(_))));
         drop(runtime);
         reopen(lab).await;

@@ -99,7 +99,7 @@ impl Lab {
 
 pub(crate) async fn open(state_dir: PathBuf) -> Runtime {
     let exe = std::env::current_exe().unwrap();
-    Runtime::open(state_dir, ShimCommand { exe }).await.unwrap()
+    Runtime::open(state_dir, ShimCommand { exe, runtime: None }).await.unwrap()
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {

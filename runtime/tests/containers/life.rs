@@ -171,7 +171,12 @@ fn the_memory_limit_kills_and_says_so(lab: &Lab) {
     let spec = ContainerSpec { limits, ..lab.spec("hungry", "x=aaaaaaaa; while :; do x=$x$x; done") };
     let (exit, _) = lab.run(&spec);
     assert_eq!((exit.code, exit.signal, exit.oom), (137, Some(9), true));
-    let limits = Limits { memory_bytes: Some(32 * 1024 * 1024), nano_cpus: Some(500_000_000), pids_max: Some(20) };
+    let limits = Limits {
+        memory_bytes: Some(32 * 1024 * 1024),
+        nano_cpus: Some(500_000_000),
+        pids_max: Some(20),
+        ..Limits::default()
+    };
     let (exit, _) = lab.run(&ContainerSpec { limits, ..lab.spec("modest", "true") });
     assert_eq!((exit.code, exit.oom), (0, false));
 }

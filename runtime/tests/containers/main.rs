@@ -6,6 +6,10 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test without the harness that would allow them")]
 
 mod adoption;
+mod bad_days;
+mod drivers;
+mod exec;
+mod features;
 mod figures;
 mod isolation;
 mod lab;
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
     match first.as_ref().and_then(|first| first.to_str()) {
         Some("shim") => return shoal_runtime::container::shim_main(arguments),
         Some("daemon") => return adoption::daemon(arguments),
+        Some("stages") => return adoption::stages(arguments),
         Some("hidden") => return isolation::behind_a_new_sys(),
         Some("unified") => return isolation::with_cgroup_v2(),
         _ => {}
@@ -34,7 +39,17 @@ fn main() -> ExitCode {
         return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let cases = [life::CASES, isolation::CASES, adoption::CASES, figures::CASES].concat();
+    let cases = [
+        life::CASES,
+        isolation::CASES,
+        features::CASES,
+        exec::CASES,
+        drivers::CASES,
+        adoption::CASES,
+        bad_days::CASES,
+        figures::CASES,
+    ]
+    .concat();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let cases: Vec<Case> = cases.into_iter().filter(|(name, _)| wanted(name)).collect();
     let code = run(&cases);

@@ -49,7 +49,11 @@ pub(super) async fn create(
 
 async fn start_shim(shim: &ShimCommand, bundle: &Path) -> Result<(Link, Greeting, i32), StartError> {
     let (ours, theirs) = StdUnixStream::pair().map_err(start_error("open a socket to the shim of", bundle))?;
-    let child = command(shim, bundle, Stdio::from(OwnedFd::from(theirs))).and_then(|mut command| command.spawn());
+    let listener = link::listen(bundle).map_err(start_error("open the socket of", bundle))?;
+    let child = command(shim, bundle, Stdio::from(OwnedFd::from(theirs))).and_then(|mut command| {
+        command.stdout(OwnedFd::from(listener)).arg("run").args(&shim.runtime);
+        command.spawn()
+    });
     let mut child = child.map_err(start_error("start the shim", &shim.exe))?;
     match timeout(ANSWER_TIMEOUT, Link::inherited(ours)).await {
         Ok(Ok((link, greeting))) => match greeting {
@@ -87,7 +91,7 @@ fn last_words(bundle: &Path, error: &io::Error) -> String {
     if words.is_empty() { error.to_string() } else { words }
 }
 
-/// A shim inherits nothing: no environment, no descriptors but its socket and a file for its last words.
+/// A shim inherits nothing: no environment, no descriptors but its sockets and a file for its last words.
 fn command(shim: &ShimCommand, bundle: &Path, stdin: Stdio) -> io::Result<Command> {
     let mut command = Command::new(&shim.exe);
     let log = File::options().create(true).append(true).open(bundle.join(bundle::SHIM_LOG))?;

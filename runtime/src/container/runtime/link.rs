@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +20,7 @@ use super::super::bundle;
 use super::super::protocol::{Greeting, LINE_BYTES_MAX, Reply, Request, line};
 
 /// One connection; dropping it is noticed by the shim and harmless.
+#[derive(Debug)]
 pub(super) struct Link {
     stream: UnixStream,
     received: Vec<u8>,
@@ -43,8 +44,19 @@ impl Link {
         Ok((link, greeting))
     }
 
-    pub(super) async fn ask(&mut self, request: Request) -> io::Result<Reply> {
-        self.stream.write_all(&line(&request)).await?;
+    /// Takes a connection whose greeting has been read.
+    pub(super) fn from_std(stream: StdUnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: UnixStream::from_std(stream)?, received: Vec::new() })
+    }
+
+    /// Waits for what the shim says next. May be cancelled.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        self.read().await
+    }
+
+    pub(super) async fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        self.stream.write_all(&line(request)).await?;
         self.read().await
     }
 
@@ -70,8 +82,25 @@ impl Link {
     }
 }
 
+/// Makes the socket at which the shim of a bundle will be found: before the shim, so that a daemon that dies in between
+/// leaves either nobody who listens or somebody who will answer, and its successor cannot miss a shim that starts.
+pub(super) fn listen(bundle: &Path) -> io::Result<StdUnixListener> {
+    let directory = open(bundle)?;
+    StdUnixListener::bind(format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), bundle::SOCKET))
+}
+
+/// Connects without a reactor; blocks if the shim has too many connections waiting.
+pub(super) fn connect_std(bundle: &Path) -> io::Result<StdUnixStream> {
+    let directory = open(bundle)?;
+    StdUnixStream::connect(format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), bundle::SOCKET))
+}
+
+fn open(bundle: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(bundle)
+}
+
 async fn connect(bundle: &Path) -> io::Result<UnixStream> {
-    let directory: File = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(bundle)?;
+    let directory = open(bundle)?;
     UnixStream::connect(format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), bundle::SOCKET)).await
 }
 
@@ -80,5 +109,10 @@ pub(super) async fn kill_shim(bundle: &Path) -> io::Result<()> {
     let pid = connect(bundle).await?.peer_cred()?.pid();
     let pid = pid.filter(|pid| *pid > 1 && u32::try_from(*pid).is_ok_and(|pid| pid != std::process::id()));
     let pid = pid.ok_or_else(|| io::Error::other("the shim has no process number here"))?;
+    // The one who made the socket, until the shim has taken it over; that may have been a daemon long gone.
+    let command = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+    if command.split(|byte| *byte == 0).nth(1) != Some(b"shim") {
+        return Err(io::Error::other("the shim has no process number yet"));
+    }
     Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }

@@ -3,7 +3,7 @@
 //! Input: a created container and its daemon's connection. Output: its [`Exit`], as told by `waitpid`.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -16,14 +16,17 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroup;
-use super::super::init::{self, Init};
-use super::super::protocol::{Failure, Greeting, LINE_BYTES_MAX, Reply, Request, line};
-use super::super::{Exit, bundle};
+use super::super::driver::Driver;
+use super::super::protocol::{Failure, Greeting, Reply, Request};
+use super::super::{Exit, WindowSize, bundle, console, stats};
+use super::clients::Client;
+use super::exec::Execs;
+use super::make::Container;
 use super::now_ms;
-use crate::log::{FILE_BYTES_MAX, LineCutter, LogFile};
+use crate::log::{LineCutter, LogFile};
 
-/// Most connections at once; a daemon needs two or three.
-const CLIENTS_MAX: usize = 16;
+/// Most connections at once; a daemon needs two or three, and one for each exec.
+const CLIENTS_MAX: usize = 256;
 
 /// How much output is taken per read: a quarter of a pipe, so that two chatty streams take turns.
 const READ_BYTES: usize = 16 * 1024;
@@ -37,23 +40,21 @@ enum State {
     Failed(Failure),
 }
 
-struct Shim {
-    init: Init,
+struct Shim<'a> {
+    container: Container,
     pid: Pid,
     state: State,
     log: LogFile,
     outputs: Vec<Output>,
     clients: Vec<Client>,
+    execs: Execs,
+    cgroup: &'a Cgroup,
+    driver: &'a Driver,
 }
 
 struct Output {
     pipe: File,
     lines: LineCutter,
-}
-
-pub(super) struct Client {
-    stream: UnixStream,
-    received: Vec<u8>,
 }
 
 /// The end of a container, and the connections whose end will tell of the shim's own.
@@ -63,17 +64,22 @@ pub(super) struct Served {
 }
 
 /// Serves until the container's process has ended.
-pub(super) fn serve(init: Init, listener: &UnixListener, daemon: UnixStream, cgroup: &Cgroup) -> io::Result<Served> {
+pub(super) fn serve(
+    mut container: Container,
+    listener: &UnixListener,
+    daemon: UnixStream,
+    cgroup: &Cgroup,
+    driver: &Driver,
+) -> io::Result<Served> {
     // Nothing but SIGKILL ends a shim before its container.
     SigSet::all().thread_block()?;
     let children =
         SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     listener.set_nonblocking(true)?;
-    let pid = init.container.pid().map(|pid| Pid::from_raw(pid.as_raw()));
-    let pid = pid.ok_or_else(|| io::Error::other("the created container has no process"))?;
-    let outputs = vec![output(&init.stdout, "stdout")?, output(&init.stderr, "stderr")?];
-    let log = LogFile::create(bundle::LOG.into(), FILE_BYTES_MAX)?;
-    let mut shim = Shim { init, pid, state: State::Created, log, outputs, clients: Vec::new() };
+    let outputs = container.outputs.drain(..).map(output).collect::<io::Result<Vec<_>>>()?;
+    let log = LogFile::create(bundle::LOG.into(), container.spec.log);
+    let (pid, state, execs) = (container.made.pid, State::Created, Execs::default());
+    let mut shim = Shim { container, pid, state, log, outputs, clients: Vec::new(), execs, cgroup, driver };
     shim.greet(daemon);
     let status = loop {
         let ready = shim.wait(&children, listener)?;
@@ -93,8 +99,8 @@ pub(super) fn serve(init: Init, listener: &UnixListener, daemon: UnixStream, cgr
     Ok(Served { exit: shim.exit(status, cgroup.oom_kills() > 0), _clients: shim.clients })
 }
 
-fn output(pipe: &OwnedFd, stream: &'static str) -> io::Result<Output> {
-    let pipe = File::from(pipe.try_clone()?);
+fn output((pipe, stream): (OwnedFd, &'static str)) -> io::Result<Output> {
+    let pipe = File::from(pipe);
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Output { pipe, lines: LineCutter::new(stream) })
 }
@@ -104,13 +110,13 @@ struct Ready {
     listener: bool,
 }
 
-impl Shim {
+impl Shim<'_> {
     /// Sleeps until something can be done. The streams are not blocking, so that trying each of them is cheap.
     fn wait(&self, children: &SignalFd, listener: &UnixListener) -> io::Result<Ready> {
         let mut descriptors =
             vec![PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         descriptors.extend(self.outputs.iter().map(|output| PollFd::new(output.pipe.as_fd(), PollFlags::POLLIN)));
-        descriptors.extend(self.clients.iter().map(|client| PollFd::new(client.stream.as_fd(), PollFlags::POLLIN)));
+        descriptors.extend(self.clients.iter().map(|client| PollFd::new(client.as_fd(), PollFlags::POLLIN)));
         match poll(&mut descriptors, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -120,12 +126,16 @@ impl Shim {
     }
 
     /// Collects ended children; returns the container's own end.
-    fn reap(&self) -> io::Result<Option<WaitStatus>> {
+    fn reap(&mut self) -> io::Result<Option<WaitStatus>> {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
                 Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _))) if pid == self.pid => {
                     return Ok(Some(status));
+                }
+                Ok(WaitStatus::Exited(pid, code)) => self.execs.ended(pid, code, None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.execs.ended(pid, 128 + signal as i32, Some(signal as i32));
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -178,8 +188,7 @@ impl Shim {
             State::Running { started_at_ms } => Greeting::Running { pid, started_at_ms: *started_at_ms },
             State::Failed(failure) => Greeting::Failed(failure.clone()),
         };
-        let mut client = Client { stream, received: Vec::new() };
-        if client.stream.set_nonblocking(true).is_ok() && client.stream.write_all(&line(&greeting)).is_ok() {
+        if let Ok(client) = Client::greet(stream, &greeting) {
             self.clients.push(client);
         }
     }
@@ -194,26 +203,37 @@ impl Shim {
 
     /// Answers what a client has sent. An error means that it is to be forgotten.
     fn serve_client(&mut self, client: &mut Client) -> io::Result<()> {
-        let mut buffer = [0; 512];
-        loop {
-            match client.stream.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => client.received.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-            if client.received.len() > LINE_BYTES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-        }
-        while let Some(end) = client.received.iter().position(|byte| *byte == b'\n') {
-            let request: Vec<u8> = client.received.drain(..=end).collect();
-            let reply = match serde_json::from_slice(&request) {
+        client.receive()?;
+        while let Some(request) = client.next_request() {
+            let reply = match request {
                 Ok(Request::Start) => self.start(),
                 Ok(Request::Signal(signal)) => self.signal(signal),
+                Ok(Request::Exec { spec, size }) => {
+                    if !matches!(self.state, State::Running { .. }) {
+                        Reply::Refused("runs no command yet, or no more".to_owned())
+                    } else {
+                        self.execs.begin(&self.container, self.driver, client, &spec, size)?;
+                        continue;
+                    }
+                }
+                Ok(Request::SignalExec { pid, signal }) => self.signal_exec(pid, signal),
+                Ok(Request::Attach) => match &self.container.stdin {
+                    Some(stdin) => {
+                        client.reply(&Reply::Attached, Some(stdin.as_fd()))?;
+                        continue;
+                    }
+                    None => Reply::Refused("has no open standard input".to_owned()),
+                },
+                Ok(Request::CloseStdin) => {
+                    self.container.stdin = None;
+                    Reply::Done
+                }
+                Ok(Request::Resize(size)) => self.resize(size),
+                Ok(Request::Stats) => Reply::Stats(Box::new(stats::read(self.cgroup, self.pid.as_raw(), now_ms()))),
+                Ok(Request::Processes) => Reply::Processes(self.cgroup.processes()),
                 Err(error) => Reply::Refused(format!("does not know this request: {error}")),
             };
-            client.stream.write_all(&line(&reply))?;
+            client.reply(&reply, None)?;
         }
         Ok(())
     }
@@ -222,7 +242,7 @@ impl Shim {
         if !matches!(self.state, State::Created) {
             return Reply::Refused("has been started before".to_owned());
         }
-        match init::start(&mut self.init.container, &mut self.init.report) {
+        match self.container.made.start() {
             Ok(()) => {
                 let started_at_ms = now_ms();
                 self.state = State::Running { started_at_ms };
@@ -243,10 +263,29 @@ impl Shim {
             State::Created if signal != 0 => libc::SIGKILL,
             State::Created | State::Running { .. } | State::Failed(_) => signal,
         };
-        match send(self.pid, signal) {
-            Ok(()) => Reply::Signalled,
-            Err(error) => Reply::Refused(format!("cannot send signal {signal}: {error}")),
+        signalled(self.pid, signal)
+    }
+
+    fn signal_exec(&self, pid: i32, signal: i32) -> Reply {
+        let pid = Pid::from_raw(pid);
+        if self.execs.contains(pid) { signalled(pid, signal) } else { Reply::Done }
+    }
+
+    fn resize(&self, size: WindowSize) -> Reply {
+        let Some(terminal) = &self.container.terminal else {
+            return Reply::Refused("has no terminal".to_owned());
+        };
+        match console::resize(terminal.as_fd(), size) {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Refused(format!("cannot resize its terminal: {error}")),
         }
+    }
+}
+
+fn signalled(pid: Pid, signal: i32) -> Reply {
+    match send(pid, signal) {
+        Ok(()) => Reply::Done,
+        Err(error) => Reply::Refused(format!("cannot send signal {signal}: {error}")),
     }
 }
 
