@@ -25,7 +25,10 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("crdt", &["clock", "hash", "id", "limits", "mutation", "seed"]),
     // A member's name and a task's service are words of intent; addresses are plain values.
     ("intent", &["clock", "crdt", "hash", "id", "limits", "mutation", "plan::addresses", "seed", "wire"]),
-    ("membership", &["clock", "config", "hash", "id", "intent::name", "io::Event", "limits", "mutation", "seed", "wire"]),
+    (
+        "membership",
+        &["clock", "config", "hash", "id", "intent::name", "io::Event", "limits", "mutation", "seed", "wire"],
+    ),
     ("reports", &["clock", "crdt", "hash", "id", "limits", "mutation", "plan::addresses", "seed", "wire"]),
     ("plan", &["clock", "hash", "id", "intent", "limits", "membership", "mutation", "reports", "wire"]),
 ];

@@ -6,7 +6,7 @@ use crate::Cluster;
 use crate::id::NodeId;
 use crate::intent::{Entry, Learned};
 use crate::io::Event;
-use crate::mutation;
+use crate::mutation::{self, Mutation};
 use crate::record::Record;
 use crate::reports::{Followed, ReportRange};
 use crate::sync::compare::Planes;
@@ -104,6 +104,9 @@ impl Cluster {
 
     /// Tells a peer what is known here of the nodes in `span`, so that it sends what is not.
     fn tell(&mut self, to: NodeId, span: Span, asks: bool) {
+        if mutation::on(Mutation::NoAntiEntropy) {
+            return;
+        }
         let digests = self.digests();
         for known in self.planes().known(digests, span, asks) {
             self.send(to, &Message::Known(known));

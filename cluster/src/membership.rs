@@ -271,7 +271,8 @@ impl Membership {
         if !self.own.state.is_up() {
             return gossip;
         }
-        let suspicion = self.suspicions.values().map(Suspicion::deadline).min();
+        let lost = mutation::on(Mutation::LostSuspicionTimer);
+        let suspicion = self.suspicions.values().map(Suspicion::deadline).min().filter(|_| !lost);
         let grace = (!self.unconfirmed.is_empty()).then_some(self.timers.grace);
         let join = self.seeks().then_some(self.timers.join);
         let Timers { probe, redial, list, .. } = self.timers;
@@ -352,7 +353,7 @@ impl Membership {
                 self.send_list(target);
             }
         }
-        if self.timers.redial <= now && !mutation::on(Mutation::NoRedial) {
+        if self.timers.redial <= now {
             self.timers.redial = now + self.config.redial_interval;
             let down = self.members.values().filter(|member| member.state == MemberState::Down).map(|member| member.id);
             let unknown = self.contacts.iter().copied().filter(|id| !self.members.contains_key(id));
@@ -371,6 +372,9 @@ impl Membership {
 
     /// Asks a member that is not up whether it is after all, and to compare lists.
     fn redial(&mut self, target: NodeId) {
+        if mutation::on(Mutation::NoRedial) {
+            return;
+        }
         let number = self.probes.number();
         self.send(target, Body::Ping { number }, Vec::new());
         self.send_digest(target);

@@ -14,7 +14,7 @@ pub enum Mutation {
     ReusedDot,
     /// The version vector advances over holes.
     VectorOverHole,
-    /// No node opens rounds of anti-entropy.
+    /// No node tells what it knows, so that none sends what another lacks.
     NoAntiEntropy,
     /// A plan depends on the node that computes it.
     PlanByOwner,

@@ -26,6 +26,8 @@ use crate::workload::Ledger;
 const RESET_US: u64 = 2_000;
 /// How soon a daemon that could not start is started again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Events at one instant beyond which time is held to stand still: a core wants to be woken again and again at once.
+const INSTANT_EVENTS_MAX: u64 = 1_000_000;
 /// Messages that are remembered, to be replayed.
 const REMEMBERED: usize = 256;
 
@@ -70,6 +72,8 @@ pub struct World {
     queue: BinaryHeap<(Key, u64)>,
     events: BTreeMap<u64, Event>,
     made: u64,
+    /// Events that have happened at this instant.
+    instant_events: u64,
     containers: Stream,
     delays: Stream,
     index: BTreeMap<NodeId, usize>,
@@ -100,6 +104,7 @@ impl World {
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             made: 0,
+            instant_events: 0,
             containers: options.stream("containers"),
             delays: options.stream("delays"),
             index: (0..options.nodes).map(|index| (node_id(index), index)).collect(),
@@ -125,6 +130,8 @@ impl World {
                 break;
             }
             self.queue.pop();
+            self.instant_events = if at_us == self.at_us { self.instant_events + 1 } else { 0 };
+            assert!(self.instant_events < INSTANT_EVENTS_MAX, "time stands still at {at_us} us");
             self.at_us = at_us;
             if let Some(event) = self.events.remove(&slot) {
                 self.happen(event);

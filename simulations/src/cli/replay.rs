@@ -112,6 +112,9 @@ pub(crate) fn plans(args: &FolderArgs) -> anyhow::Result<ExitCode> {
             report.options.nodes,
             report.simulated.as_secs_f64()
         );
+        if script.options.pace > 1 {
+            println!("  with timers, and so the times below, stretched {} times", script.options.pace);
+        }
         for (what, time) in report.times() {
             if let Some(time) = time {
                 println!("  {what:<34} {:>12.2} s", time.as_secs_f64());
