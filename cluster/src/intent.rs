@@ -4,6 +4,7 @@
 //! digest that is alike on all nodes with the same entries. A pushed entry may come in any order; a range vouches for
 //! all writes in it, so that overwritten ones leave no holes. See `docs/protocol.md#intent`.
 
+pub mod constraint;
 pub mod key;
 pub mod name;
 pub mod range;

@@ -18,6 +18,10 @@ pub const NODES_MAX: usize = 10_000;
 pub const NAME_BYTES_MAX: usize = 63;
 /// Tasks that one node may report, finished ones included.
 pub const TASKS_PER_NODE_MAX: usize = 2_000;
+/// Slots that one plan places; those of the last services by id beyond it wait.
+pub const SLOTS_MAX: usize = 4_000_000;
+/// Bytes of one constraint or placement preference.
+pub const CONSTRAINT_BYTES_MAX: usize = 512;
 /// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.
 pub const TASK_HISTORY_PER_SLOT: usize = 4;
 /// Images that one node may say it has.

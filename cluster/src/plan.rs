@@ -4,6 +4,7 @@
 //! overlay, what names answer, where packets go. No clock, no randomness, no floats; each order ends in an id.
 
 pub mod addresses;
+mod inputs;
 pub mod names;
 pub mod placement;
 pub mod routes;
@@ -15,9 +16,10 @@ use alloc::vec::Vec;
 
 use self::addresses::{Block, Overlay};
 use self::names::Names;
+use self::placement::{Assignments, Placed};
 use self::routes::{PeerRoute, Routes};
 use crate::hash;
-use crate::id::{NodeId, ServiceId};
+use crate::id::NodeId;
 use crate::intent::Intent;
 use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
@@ -27,7 +29,7 @@ use crate::reports::Reports;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Which node runs each slot of each service; empty while no node is up.
-    pub assignments: BTreeMap<(ServiceId, u32), NodeId>,
+    pub assignments: Assignments,
     /// What DNS answers.
     pub names: Names,
     /// Each member's block of the overlay, whether it is up or not.
@@ -38,15 +40,8 @@ pub struct Plan {
     placed: [u8; 32],
     /// What `placed` was when `digest` was computed.
     digested: [u8; 32],
-    /// What the assignments were made of.
-    wanted: Wanted,
-}
-
-/// All that placement reads. Planes change far more often than this does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Wanted {
-    services: Vec<(ServiceId, u32)>,
-    nodes: Vec<NodeId>,
+    /// What the assignments were made of, and how.
+    wanted: Placed,
 }
 
 /// Computes the plan of the shoal whose CA has this fingerprint.
@@ -57,22 +52,16 @@ pub fn plan(shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports:
 /// Computes the plan from an earlier one, of whatever planes: the same as [`plan`], but what reads parts of the planes
 /// that are still the same is taken over.
 pub fn follow(earlier: Plan, shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
-    let up = membership.members().values().filter(|member| member.state.is_up());
-    let wanted = Wanted {
-        services: intent.services().map(|service| (service.id, service.spec.replicas)).collect(),
-        nodes: up.map(|member| member.id).skip(own_order(intent)).collect(),
-    };
-    let same = earlier.wanted == wanted;
-    let assignments = if same {
-        earlier.assignments
-    } else {
-        placement::place(wanted.services.iter().copied(), wanted.nodes.iter().copied())
-    };
+    let mut wanted = earlier.wanted;
+    let mut inputs = inputs::inputs(intent, membership);
+    inputs.nodes.drain(..own_order(intent).min(inputs.nodes.len()));
+    let same = !wanted.follow(inputs);
+    let assignments = wanted.assignments().clone();
     let blocks = blocks(shoal, intent, membership, &earlier.blocks);
     let placed = if same && blocks == earlier.blocks && earlier.placed != [0; 32] {
         earlier.placed
     } else {
-        digest_placed(&assignments, &blocks)
+        digest_placed(&wanted.digest(), &blocks)
     };
     with_names(Plan { assignments, blocks, placed, wanted, ..earlier }, intent, membership, reports)
 }
@@ -129,20 +118,14 @@ fn blocks(
 }
 
 /// Returns the digest of a canonical encoding: each part in its own order, lengths before what varies.
-fn digest_placed(assignments: &BTreeMap<(ServiceId, u32), NodeId>, blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
-    let mut assigned = Vec::new();
-    for ((service, slot), node) in assignments {
-        assigned.extend(service.0);
-        assigned.extend(slot.to_be_bytes());
-        assigned.extend(node.0);
-    }
+fn digest_placed(assigned: &[u8; 32], blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
     let mut owned = Vec::new();
     for (node, block) in blocks {
         owned.extend(node.0);
         owned.extend(block.v4.map_or([0; 4], |v4| v4.octets()));
         owned.extend(block.v6.octets());
     }
-    hash::digest("placed", &[&assigned, &owned])
+    hash::digest("placed", &[assigned, &owned])
 }
 
 /// Returns the digest of the whole plan, from that of its other parts and the names.

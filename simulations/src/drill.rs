@@ -306,7 +306,7 @@ fn watch(world: &mut World, specs: &[ServiceSpec], ids: &[ServiceId], time: Dura
     }
     if let Some((_, core)) = world.up().next() {
         for (dip, id) in dips.iter_mut().zip(ids) {
-            let slots = core.plan().assignments.range((*id, 0)..=(*id, u32::MAX)).count();
+            let slots = core.plan().assignments.slots(id).count();
             dip.unplaced = dip.replicas.saturating_sub(u32::try_from(slots).unwrap_or(u32::MAX));
         }
     }

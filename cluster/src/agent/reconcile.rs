@@ -194,8 +194,8 @@ impl Agent {
 
     /// Returns the slots that are assigned here, with their services, in order.
     fn assigned<'a>(&self, sources: Sources<'a>) -> Vec<(Slot, &'a Service)> {
-        let own = sources.plan.assignments.iter().filter(|(_, node)| **node == self.own);
-        own.filter_map(|(slot, _)| Some((*slot, sources.intent.service(&slot.0)?))).collect()
+        let own = sources.plan.assignments.of(&self.own);
+        own.filter_map(|slot| Some((slot, sources.intent.service(&slot.0)?))).collect()
     }
 }
 

@@ -71,7 +71,7 @@ impl World {
     fn plan(&self) -> Plan {
         let mut plan = plan::plan(&SHOAL, &self.intent, &self.membership, &self.reports);
         if let Some(assigned) = self.assigned {
-            plan.assignments.values_mut().for_each(|node| *node = assigned);
+            plan.assignments = plan.assignments.iter().map(|(slot, _)| (slot, assigned)).collect();
         }
         plan
     }
