@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 60;
 
 /// Returns where the hierarchies are inside a container: libcontainer mounts those of v1 writable.
 pub(super) fn paths_inside() -> io::Result<Vec<String>> {
-    let hierarchies = parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?);
+    let hierarchies = visible()?;
     let mut paths: Vec<String> = hierarchies.iter().map(|found| found.mount_point.display().to_string()).collect();
     paths.retain(|path| path != MOUNT_POINT);
     paths.push(MOUNT_POINT.to_owned());
@@ -51,7 +51,7 @@ enum Kind {
 impl Cgroup {
     /// Finds the mounted hierarchies. `relative` is the group's path within each of them.
     pub(super) fn locate(relative: PathBuf) -> io::Result<Self> {
-        let hierarchies = parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?);
+        let hierarchies = visible()?;
         Ok(Self { hierarchies, relative })
     }
 
@@ -194,6 +194,19 @@ fn remove_dir(group: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+/// Returns the hierarchies that are mounted, without those that a later mount hides.
+fn visible() -> io::Result<Vec<Hierarchy>> {
+    let mut hierarchies = parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?);
+    hierarchies.retain(|hierarchy| {
+        let expected = match hierarchy.kind {
+            Kind::V1(_) | Kind::Named => CGROUP_SUPER_MAGIC,
+            Kind::V2 => CGROUP2_SUPER_MAGIC,
+        };
+        statfs(&hierarchy.mount_point).is_ok_and(|found| found.filesystem_type() == expected)
+    });
+    Ok(hierarchies)
 }
 
 /// Picks the cgroup mounts out of `/proc/self/mountinfo`, see proc(5).

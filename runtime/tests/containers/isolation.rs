@@ -159,10 +159,25 @@ pub(crate) fn with_cgroup_v2() -> ExitCode {
         lab.run(&lab.spec("v2", "cat /proc/1/cgroup; touch /sys/fs/cgroup/x || cat /sys/fs/cgroup/cgroup.procs"));
     assert_eq!(exit.code, 0, "{text}");
     assert!(text.contains("0::/\n") && text.contains("1\n"), "{text}");
+    if !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap().contains("memory") {
+        a_limit_that_cannot_be_held_is_refused(&lab);
+    }
     leave_to_sweep(&lab);
     lab.assert_nothing_left();
     super::lab::remove_tools();
     ExitCode::SUCCESS
+}
+
+/// Where v1 has the controllers, v2 has none.
+fn a_limit_that_cannot_be_held_is_refused(lab: &Lab) {
+    let memory_bytes = Some(32 * 1024 * 1024);
+    let spec = |where_possible| ContainerSpec {
+        limits: Limits { memory_bytes, where_possible, ..Limits::default() },
+        ..lab.spec("limited", "exit 3")
+    };
+    let error = lab.block_on(async { lab.open().await.create(&spec(false)).await.unwrap_err().to_string() });
+    assert!(error.contains("the limit on memory cannot be held"), "{error}");
+    assert_eq!(lab.run(&spec(true)).0.code, 3);
 }
 
 /// `containers hidden`: the part of the above that needs a process of its own.
