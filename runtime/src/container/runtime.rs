@@ -63,8 +63,8 @@ struct Inner {
 
 #[derive(Clone, Debug)]
 enum Slot {
-    /// A `create` is under way.
-    Reserved,
+    /// A `create` is under way; the channel closes when it has ended.
+    Reserved(watch::Receiver<()>),
     Known(Arc<Handle>),
 }
 
@@ -126,15 +126,17 @@ impl Runtime {
     /// future is dropped, the creation goes on by itself.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Created, StartError> {
         check::spec(spec).map_err(StartError::Invalid)?;
+        let (under_way, ended) = watch::channel(());
         {
             let mut containers = self.containers();
             if containers.contains_key(&spec.id) {
                 return Err(StartError::Exists(spec.id.clone()));
             }
-            containers.insert(spec.id.clone(), Slot::Reserved);
+            containers.insert(spec.id.clone(), Slot::Reserved(ended));
         }
         let (runtime, spec) = (self.clone(), spec.clone());
         let creation = tokio::spawn(async move {
+            let _under_way = under_way;
             let created = follow::create(&runtime.inner.shim, &runtime.inner.state_dir, &spec).await;
             let mut containers = runtime.containers();
             match created {
@@ -223,6 +225,7 @@ impl Runtime {
 
     /// Removes a container and all that it is on disk, killing it first if it runs. Nothing happens if there is none.
     pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.creation_has_ended(id).await;
         let Some(handle) = self.find(id) else { return Ok(()) };
         if handle.exit().is_none() {
             self.kill(&handle).await?;
@@ -241,7 +244,7 @@ impl Runtime {
         let containers = self.containers();
         let known = containers.values().filter_map(|slot| match slot {
             Slot::Known(handle) => Some(handle.status()),
-            Slot::Reserved => None,
+            Slot::Reserved(_) => None,
         });
         known.collect()
     }
@@ -257,10 +260,22 @@ impl Runtime {
         self.inner.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for a `create` that is under way: it goes on when its caller has lost interest.
+    async fn creation_has_ended(&self, id: &str) {
+        let under_way = match self.containers().get(id) {
+            Some(Slot::Reserved(ended)) => Some(ended.clone()),
+            Some(Slot::Known(_)) | None => None,
+        };
+        if let Some(mut ended) = under_way {
+            // Nothing is ever sent, so this is an error: the channel has closed.
+            let _ = ended.changed().await;
+        }
+    }
+
     fn find(&self, id: &str) -> Option<Arc<Handle>> {
         match self.containers().get(id) {
             Some(Slot::Known(handle)) => Some(handle.clone()),
-            Some(Slot::Reserved) | None => None,
+            Some(Slot::Reserved(_)) | None => None,
         }
     }
 

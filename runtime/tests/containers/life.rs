@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("stop_lets_a_willing_process_end_by_itself", stop_lets_a_willing_process_end_by_itself),
     ("stop_kills_what_ignores_it", stop_kills_what_ignores_it),
     ("what_was_only_created_can_be_stopped_and_removed", what_was_only_created_can_be_stopped_and_removed),
+    ("what_nobody_waits_to_be_created_is_removed_too", what_nobody_waits_to_be_created_is_removed_too),
     ("the_memory_limit_kills_and_says_so", the_memory_limit_kills_and_says_so),
     ("a_fork_bomb_is_bounded_and_removed", a_fork_bomb_is_bounded_and_removed),
     ("one_id_is_one_container", one_id_is_one_container),
@@ -32,6 +33,24 @@ fn output_and_success_are_told(lab: &Lab) {
     for word in ["out\n", "err\n", "end"] {
         assert!(text.contains(word), "{text}");
     }
+}
+
+/// A task that is stopped while its container is being made: the node drops the creation and removes the container.
+fn what_nobody_waits_to_be_created_is_removed_too(lab: &Lab) {
+    lab.block_on(async {
+        let runtime = lab.open().await;
+        for patience in [0, 1, 5, 20] {
+            let spec = lab.spec("dropped", "sleep 1000");
+            let creation = tokio::time::timeout(Duration::from_millis(patience), runtime.create(&spec));
+            // Whether it was in time makes no difference.
+            let _ = within(creation).await;
+            runtime.remove("dropped").await.unwrap();
+            assert!(runtime.list().is_empty() && runtime.status("dropped").is_none());
+            assert!(!lab.state_dir().join("containers/dropped").exists());
+        }
+        runtime.create(&lab.spec("dropped", "exit 0")).await.unwrap();
+        runtime.remove("dropped").await.unwrap();
+    });
 }
 
 fn an_exit_code_is_told(lab: &Lab) {
