@@ -101,7 +101,8 @@ type Call = (&'static str, libc::c_long);
 fn allowed(capabilities: &[String]) -> impl Iterator<Item = Call> {
     let further = CAPABLE.iter().filter(|(name, _)| capabilities.iter().any(|held| held == name));
     let further = further.flat_map(|(_, calls)| calls.iter());
-    ALLOWED.iter().chain(ALLOWED_HERE).chain(further).copied().chain([("io_pgetevents", IO_PGETEVENTS)])
+    let unnamed = [("io_pgetevents", IO_PGETEVENTS), ("fchmodat2", FCHMODAT2)];
+    ALLOWED.iter().chain(ALLOWED_HERE).chain(further).copied().chain(unnamed)
 }
 
 /// Joins sorted numbers to inclusive ranges.
@@ -138,6 +139,8 @@ macro_rules! numbers {
     ($($name:ident)*) => { &[$((stringify!($name).split_at(4).1, libc::$name)),*] };
 }
 
+/// The same on every platform; `libc` has it for x86_64 only.
+const FCHMODAT2: libc::c_long = 452;
 /// Not in the `libc` crate.
 #[cfg(target_arch = "x86_64")]
 const IO_PGETEVENTS: libc::c_long = 333;
@@ -151,7 +154,7 @@ const ALLOWED: &[Call] = numbers![
     SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range
     SYS_dup SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve
     SYS_execveat SYS_exit SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fallocate SYS_fanotify_mark
-    SYS_fchdir SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_fchown SYS_fchownat SYS_fcntl SYS_fdatasync SYS_fgetxattr
+    SYS_fchdir SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat SYS_fcntl SYS_fdatasync SYS_fgetxattr
     SYS_flistxattr SYS_flock SYS_fremovexattr SYS_fsetxattr SYS_fstat SYS_fstatfs SYS_fsync SYS_ftruncate SYS_futex
     SYS_futex_waitv SYS_getcpu SYS_getcwd SYS_getdents64 SYS_getegid SYS_geteuid SYS_getgid SYS_getgroups
     SYS_getitimer SYS_getpeername SYS_getpgid SYS_getpid SYS_getppid SYS_getpriority SYS_getrandom SYS_getresgid
