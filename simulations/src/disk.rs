@@ -10,6 +10,8 @@ use shoal_cluster::seed::Stream;
 #[derive(Debug)]
 pub(crate) struct Disk {
     records: Vec<Vec<u8>>,
+    /// How many records the last snapshot had.
+    snapshot: usize,
     /// Starts of the node, durable before its core is made.
     epoch: u64,
     /// A deliberate bug: appends are forgotten.
@@ -25,13 +27,14 @@ pub(crate) struct Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DiskFailed;
 
-/// Records beyond which a node replaces them by a snapshot, as the real store does.
+/// Records beyond twice the last snapshot's at which a node replaces all by another, as the real store does: a large
+/// shoal's snapshot is long itself.
 const COMPACT_ABOVE: usize = 400;
 
 impl Disk {
     /// Returns an empty disk; a lying one says that records are durable and forgets them.
     pub(crate) fn new(lying: bool, random: Stream) -> Self {
-        Self { records: Vec::new(), epoch: 0, lying, full_until_us: 0, sync_fails: false, random }
+        Self { records: Vec::new(), snapshot: 0, epoch: 0, lying, full_until_us: 0, sync_fails: false, random }
     }
 
     /// Makes a batch of records durable.
@@ -61,12 +64,13 @@ impl Disk {
 
     /// Tells whether it is time to compact.
     pub(crate) fn is_long(&self) -> bool {
-        self.records.len() > COMPACT_ABOVE
+        self.records.len() > 2 * self.snapshot + COMPACT_ABOVE
     }
 
     /// Replaces everything by a snapshot, atomically.
     pub(crate) fn replace(&mut self, records: Vec<Vec<u8>>) {
         if !self.lying {
+            self.snapshot = records.len();
             self.records = records;
         }
     }
@@ -83,6 +87,7 @@ impl Disk {
     /// Loses the log. The count of starts is kept apart from it and stays.
     pub(crate) fn lose(&mut self) {
         self.records.clear();
+        self.snapshot = 0;
     }
 
     /// Ends what ails it.
