@@ -24,34 +24,56 @@ pub struct Config {
     pub settle_timeout: Duration,
 }
 
-/// SWIM's timers; the names are those of the paper (Das et al., 2002) and of Lifeguard (Dadgar et al., 2018).
+/// SWIM's timers; the names are those of the paper (Das et al., 2002) and of Lifeguard (Dadgar et al., 2018). The
+/// defaults were found by `shoal-simulations membership`: see `docs/protocol.md#membership`.
 #[derive(Clone, Debug)]
 pub struct MembershipConfig {
-    /// Time between probes of one member. Shorter finds failures sooner. Default 1 s, memberlist's LAN profile.
+    /// Time between two pings of one node. Of three pings two go to the neighbours on the ring of ids, so that each
+    /// member is asked by two others every three intervals, and one to a random member. Shorter finds failures
+    /// sooner, for one message and its answer each. Default 300 ms; memberlist's LAN profile has 1 s.
     pub probe_interval: Duration,
-    /// Time to wait for a direct answer before others are asked. Default 300 ms; must be well below
-    /// `probe_interval`.
+    /// Time to wait for a direct answer before others are asked. Default 200 ms; memberlist's LAN profile has 500 ms,
+    /// a LAN's round trip and a busy scheduler take less than 50 ms. Must be at most half of `probe_deadline`.
     pub probe_timeout: Duration,
+    /// Time from a ping until the member is suspect, if nobody got an answer. Default 600 ms.
+    pub probe_deadline: Duration,
     /// How many members are asked to probe for us. Default 3, memberlist's.
     pub indirect_probes: usize,
-    /// How long a suspect has to refute. Default 3 s at few nodes; grows with log10 of the number of nodes.
+    /// How many of those who hear of a suspicion ask the suspect themselves. It hears of it sooner and oftener, and
+    /// a suspicion that is right is confirmed at once. Default 24.
+    pub second_opinions: usize,
+    /// How long a suspect has to refute once the suspicion is confirmed; twice as long without confirmations, and
+    /// more in large shoals. Default 3.5 s; memberlist's LAN profile has 4 s and 6 × that. It must exceed what a slow
+    /// node needs to hear of it and to be heard.
     pub suspicion_timeout: Duration,
+    /// How much longer a member has to refute that was late to answer or to refute within the last ten minutes: it is
+    /// slow, not dead. To answer a probe it has the square of that. Default 4 times.
+    pub slow_factor: u32,
     /// How long a suspect has when the transport has evidence too: its connection was reset or a redial refused.
     /// Default 500 ms.
     pub suspicion_timeout_evidence: Duration,
     /// Time between attempts to reach a member that is down. Default 5 s, for ever.
     pub redial_interval: Duration,
+    /// Time between attempts to join while nobody has answered. Default 1 s.
+    pub join_interval: Duration,
+    /// Time between comparisons of the member list with a random member. Default 5 s, more in large shoals.
+    pub list_interval: Duration,
 }
 
 impl Default for MembershipConfig {
     fn default() -> Self {
         Self {
-            probe_interval: Duration::from_secs(1),
-            probe_timeout: Duration::from_millis(300),
+            probe_interval: Duration::from_millis(300),
+            probe_timeout: Duration::from_millis(200),
+            probe_deadline: Duration::from_millis(600),
             indirect_probes: 3,
-            suspicion_timeout: Duration::from_secs(3),
+            second_opinions: 24,
+            suspicion_timeout: Duration::from_millis(3_500),
+            slow_factor: 4,
             suspicion_timeout_evidence: Duration::from_millis(500),
             redial_interval: Duration::from_secs(5),
+            join_interval: Duration::from_secs(1),
+            list_interval: Duration::from_secs(5),
         }
     }
 }

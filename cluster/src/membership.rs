@@ -10,10 +10,11 @@
 //! | down | the deadline here; it is short once others hold the member down | its refutation; it is redialled for ever, each `redial_interval` |
 //! | left | the member's own word | its return with a greater incarnation |
 //!
-//! Timers: each `probe_interval` one member is pinged; after `probe_timeout` others are asked to ping it; at the end of
-//! the interval it is suspect. A lost connection asks all of that at once, with `suspicion_timeout_evidence`. Changes
-//! are told by [`dissemination`], what that misses is mended by comparing member lists ([`list`]). A node that has not
-//! been confirmed by any member, or sees nobody up, sends its list to some each `probe_interval`.
+//! Timers: each `probe_interval` one member is pinged, in turn two neighbours on the ring of ids and a random member;
+//! after `probe_timeout` others are asked to ping it; after `probe_deadline` it is suspect. Some who hear of that ask it
+//! too. A lost connection asks all of that at once, with `suspicion_timeout_evidence`. Changes are told by
+//! [`dissemination`], what that misses is mended by comparing member lists ([`list`]). A node that has not been confirmed
+//! by any member, or sees nobody up, sends its list to some each `join_interval`.
 //!
 //! A node's own record is made durable before it is told, so that a restart begins above it. Nothing here is shared with
 //! the other planes. See `docs/protocol.md#membership`.
@@ -38,6 +39,8 @@ pub mod member;
 pub mod message;
 mod probe;
 mod probing;
+mod roster;
+mod seeking;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -48,14 +51,11 @@ use member::{Contacts, Member, MemberState, NodeMeta};
 pub use message::MembershipMessage;
 use message::{Body, Update};
 use probe::Probes;
-use suspicion::{Suspicion, scaled};
+use roster::Roster;
+use suspicion::Suspicion;
 
-/// Members that a node without a place in the shoal turns to at a time.
-const JOIN_FANOUT: usize = 3;
 /// Members that hear a goodbye directly.
 const LEAVE_FANOUT: usize = 8;
-/// Probe intervals between comparisons of the member list with a random member, more in large shoals.
-const LIST_INTERVALS: u32 = 5;
 /// A deadline that never comes.
 const NEVER: Instant = Instant::from_micros(u64::MAX);
 
@@ -82,20 +82,26 @@ pub struct Membership {
     /// All, `own` included.
     members: BTreeMap<NodeId, Member>,
     /// The others that are up.
-    up: BTreeSet<NodeId>,
+    up: Roster,
     config: MembershipConfig,
     random: Stream,
     contacts: BTreeSet<NodeId>,
     /// Whether any member has answered with its list.
     joined: bool,
+    /// Whether anything was heard from any member in this run.
+    heard: bool,
     /// Restored members thought to be up, from which nothing was heard yet.
     unconfirmed: BTreeSet<NodeId>,
     probes: Probes,
     suspicions: BTreeMap<NodeId, Suspicion>,
+    /// Members that were late to refute, and until when that counts.
+    slow: BTreeMap<NodeId, Instant>,
     updates: Updates,
     health: Health,
     timers: Timers,
     changes: u64,
+    /// The digest of the member list, and the number of changes for which it holds.
+    digest: Option<(u64, [u8; 32])>,
     actions: VecDeque<MembershipAction>,
 }
 
@@ -129,24 +135,27 @@ impl Membership {
             probe: now + offset,
             join: now,
             redial: now + config.redial_interval + offset,
-            list: now + config.probe_interval * LIST_INTERVALS + offset,
+            list: now + config.list_interval + offset,
             grace: now + config.suspicion_timeout,
         };
         let mut membership = Self {
             own: record.clone(),
             members: BTreeMap::from([(own, record)]),
-            up: BTreeSet::new(),
+            up: Roster::default(),
             config,
             random,
             contacts,
             joined: false,
+            heard: false,
             unconfirmed: BTreeSet::new(),
             probes: Probes::default(),
             suspicions: BTreeMap::new(),
+            slow: BTreeMap::new(),
             updates: Updates::default(),
             health: Health::default(),
             timers,
             changes: 1,
+            digest: None,
             actions: VecDeque::new(),
         };
         membership.tell_own(now);
@@ -187,6 +196,7 @@ impl Membership {
             self.actions.push_back(MembershipAction::Notify(Event::MessageDropped { from, reason }));
             return;
         }
+        self.heard = true;
         self.unconfirmed.remove(&from);
         let mut wrong = false;
         for update in message.updates {
@@ -201,11 +211,11 @@ impl Membership {
                 }
                 self.send(from, Body::Ack { number }, first);
             }
-            Body::Ack { number } => self.acknowledged(from, number),
+            Body::Ack { number } => self.acknowledged(now, from, number),
             Body::PingRequest { number, target } => self.ping_for(now, from, number, target),
             Body::PingReply { number, reached } => self.replied(number, reached),
             Body::Digest { digest } => {
-                if digest != self.list_digest() {
+                if digest != self.digest() {
                     self.send_list(from);
                 }
             }
@@ -253,7 +263,7 @@ impl Membership {
     pub fn leave(&mut self, now: Instant) {
         self.own.state = MemberState::Left;
         self.tell_own(now);
-        let targets = self.choose_up(LEAVE_FANOUT, None);
+        let targets = self.up.choose(&mut self.random, LEAVE_FANOUT, None);
         let first: Vec<Update> = [self.own_update()].into();
         for target in targets {
             self.send(target, Body::Gossip, first.clone());
@@ -320,77 +330,12 @@ impl Membership {
         if self.updates.due().is_none_or(|due| due > now) {
             return;
         }
-        let targets = self.choose_up(FANOUT, None);
+        let targets = self.up.choose(&mut self.random, FANOUT, None);
         let updates = self.updates.take(Vec::new(), targets.len().max(1), self.members.len());
         for to in targets {
             let message = MembershipMessage { body: Body::Gossip, updates: updates.clone() };
             self.actions.push_back(MembershipAction::Send { to, message });
         }
         self.updates.sent(now);
-    }
-
-    /// Returns up to `count` random other members that are up, but not `except`.
-    fn choose_up(&mut self, count: usize, except: Option<NodeId>) -> Vec<NodeId> {
-        let candidates: Vec<NodeId> = self.up.iter().copied().filter(|id| Some(*id) != except).collect();
-        self.random.choose(&candidates, count)
-    }
-
-    /// Tells whether this node has to look for the others: nobody has confirmed it, or nobody is up.
-    fn seeks(&self) -> bool {
-        (!self.joined || self.up.is_empty()) && (!self.contacts.is_empty() || self.members.len() > 1)
-    }
-
-    /// Turns to those that may not know of this node: to join, to bring back what is down, to compare lists.
-    fn seek(&mut self, now: Instant) {
-        if self.seeks() && self.timers.join <= now {
-            self.timers.join = now + self.config.probe_interval;
-            let others = self.members.values().filter(|member| member.state != MemberState::Left);
-            let mut candidates: BTreeSet<NodeId> = others.map(|member| member.id).collect();
-            candidates.extend(&self.contacts);
-            candidates.remove(&self.own.id);
-            let candidates: Vec<NodeId> = candidates.into_iter().collect();
-            for target in self.random.choose(&candidates, JOIN_FANOUT) {
-                self.send_list(target);
-            }
-        }
-        if self.timers.redial <= now {
-            self.timers.redial = now + self.config.redial_interval;
-            let down = self.members.values().filter(|member| member.state == MemberState::Down).map(|member| member.id);
-            let unknown = self.contacts.iter().copied().filter(|id| !self.members.contains_key(id));
-            let candidates: Vec<NodeId> = down.chain(unknown).collect();
-            for target in self.random.choose(&candidates, 1) {
-                self.redial(target);
-            }
-        }
-        if self.timers.list <= now {
-            self.timers.list = now + scaled(self.config.probe_interval * LIST_INTERVALS, self.members.len());
-            for target in self.choose_up(1, None) {
-                self.send_digest(target);
-            }
-        }
-    }
-
-    /// Asks a member that is not up whether it is after all, and to compare lists.
-    fn redial(&mut self, target: NodeId) {
-        if mutation::on(Mutation::NoRedial) {
-            return;
-        }
-        let number = self.probes.number();
-        self.send(target, Body::Ping { number }, Vec::new());
-        self.send_digest(target);
-    }
-
-    /// If this node itself slept (paused, suspended), gives all others the time back: they are not to blame.
-    fn excuse_own_sleep(&mut self, now: Instant) {
-        let slept = now.since(self.poll_timeout());
-        if slept <= self.config.probe_interval {
-            return;
-        }
-        self.health.worse(1);
-        self.probes.extend(slept);
-        self.timers.grace = self.timers.grace + slept;
-        for suspicion in self.suspicions.values_mut() {
-            suspicion.extend(slept);
-        }
     }
 }

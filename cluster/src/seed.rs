@@ -34,11 +34,15 @@ impl Stream {
         }
     }
 
-    /// Returns up to `count` distinct members of `items`, in random order.
+    /// Returns up to `count` distinct members of `items`, in random order (Floyd's sampling, then a shuffle).
     pub fn choose<T: Clone>(&mut self, items: &[T], count: usize) -> alloc::vec::Vec<T> {
-        let mut items = items.to_vec();
-        self.shuffle(&mut items);
-        items.truncate(count);
-        items
+        let count = count.min(items.len());
+        let mut places: alloc::vec::Vec<usize> = alloc::vec::Vec::with_capacity(count);
+        for last in items.len() - count..items.len() {
+            let place = self.below(last as u64 + 1) as usize;
+            places.push(if places.contains(&place) { last } else { place });
+        }
+        self.shuffle(&mut places);
+        places.into_iter().map(|place| items[place].clone()).collect()
     }
 }

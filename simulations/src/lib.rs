@@ -9,6 +9,7 @@ mod clock;
 mod containers;
 mod disk;
 pub mod drill;
+pub mod membership;
 mod network;
 mod node;
 pub mod options;

@@ -5,6 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use shoal_simulations::membership;
 
 /// Simulate whole shoals under faults, deterministically.
 ///
@@ -33,6 +34,8 @@ enum Command {
     /// Switch deliberate bugs of the core on, one by one: each must be caught
     #[cfg(feature = "mutations")]
     Mutations(cli::mutations::MutationArgs),
+    /// Simulate membership alone: detection times, false deaths, bytes
+    Membership(membership::command::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Regressions(args) => cli::replay::regressions(&args),
         #[cfg(feature = "mutations")]
         Command::Mutations(args) => cli::mutations::mutations(&args),
+        Command::Membership(args) => return membership::command::command(&args),
     };
     code.unwrap_or_else(|error| {
         eprintln!("shoal-simulations: {error:#}");

@@ -23,6 +23,11 @@ impl Health {
         self.0 = self.0.saturating_add(u32::try_from(signs).unwrap_or(WORST)).min(WORST);
     }
 
+    /// Tells whether nothing says that this node hears badly.
+    pub(super) fn is_well(self) -> bool {
+        self.0 == 0
+    }
+
     /// Returns the time that this node allows where a healthy one allows `time`.
     pub(super) fn stretch(self, time: Duration) -> Duration {
         time.saturating_mul(1 + self.0)

@@ -1,5 +1,7 @@
 //! Learning: how what is said of members becomes what this node thinks of them, and how it answers for itself.
 
+use core::time::Duration;
+
 use super::member::{Member, MemberState};
 use super::message::{Body, Update, believable};
 use super::suspicion::Suspicion;
@@ -9,6 +11,11 @@ use crate::id::NodeId;
 use crate::io::Event;
 use crate::limits::NODES_MAX;
 use crate::mutation::{self, Mutation};
+
+/// A refutation is late after this part of the suspicion timeout.
+const LATE_SHARE: u32 = 4;
+/// How long a late refutation is remembered.
+const SLOW_MEMORY: Duration = Duration::from_secs(600);
 
 impl Membership {
     /// Takes in what `from` says of a member; `spread` says whether others should hear news of it.
@@ -137,6 +144,33 @@ impl Membership {
         }
     }
 
+    /// Takes in that a suspect refuted.
+    fn note_refutation(&mut self, now: Instant, id: NodeId, suspicion: &Suspicion) {
+        if now.since(suspicion.started()) > self.config.suspicion_timeout / LATE_SHARE {
+            self.note_slow(now, id);
+        }
+    }
+
+    /// Remembers a member that was late to answer or to refute: it is slow, not dead. If it is suspect, it has as much
+    /// time as it would have had.
+    pub(super) fn note_slow(&mut self, now: Instant, id: NodeId) {
+        let known = self.leniency(now, &id) > 1;
+        if self.slow.len() < NODES_MAX && self.members.contains_key(&id) {
+            self.slow.insert(id, now + SLOW_MEMORY);
+        }
+        if let Some(suspicion) = self.suspicions.get_mut(&id).filter(|_| !known) {
+            suspicion.relax(self.config.slow_factor);
+        }
+    }
+
+    /// Returns how many times as long a member has that is known to be slow; 1 for others.
+    pub(super) fn leniency(&mut self, now: Instant, id: &NodeId) -> u32 {
+        if self.slow.get(id).is_some_and(|until| *until <= now) {
+            self.slow.remove(id);
+        }
+        if self.slow.contains_key(id) { self.config.slow_factor } else { 1 }
+    }
+
     /// Takes over a member's record that supersedes the one known; all that follows from it is done here.
     pub(super) fn accept(&mut self, now: Instant, from: NodeId, member: Member, accuser: NodeId, spread: bool) {
         let id = member.id;
@@ -145,7 +179,10 @@ impl Membership {
         let was_up = before.is_some_and(MemberState::is_up);
         self.changes += 1;
         self.unconfirmed.remove(&id);
-        self.suspicions.remove(&id);
+        let ended = self.suspicions.remove(&id);
+        if let Some(suspicion) = ended.filter(|_| member.state == MemberState::Alive) {
+            self.note_refutation(now, id, &suspicion);
+        }
         if member.state.is_up() && !was_up {
             self.up.insert(id);
             self.probes.insert(&mut self.random, id);
@@ -157,9 +194,14 @@ impl Membership {
         match member.state {
             MemberState::Alive => {}
             MemberState::Suspect => {
-                let nodes = self.up.len() + 1;
-                let suspicion = Suspicion::new(now, accuser, self.config.suspicion_timeout, nodes);
+                let timeout = self.config.suspicion_timeout.saturating_mul(self.leniency(now, &id));
+                // A node that has heard of nobody waits for no confirmations.
+                let nodes = if self.heard { self.up.len() + 1 } else { 1 };
+                let suspicion = Suspicion::new(now, accuser, timeout, self.health, nodes);
                 self.suspicions.insert(id, suspicion);
+                if accuser != self.own.id && before == Some(MemberState::Alive) {
+                    self.give_opinion(now, id);
+                }
                 if before != Some(MemberState::Suspect) {
                     self.act(MembershipAction::Notify(Event::NodeSuspect(id)));
                 }

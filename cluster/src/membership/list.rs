@@ -35,9 +35,21 @@ impl Membership {
         hash::digest("members", &[&bytes])
     }
 
+    /// As [`Self::list_digest`], computed once for each change.
+    pub(super) fn digest(&mut self) -> [u8; 32] {
+        match self.digest {
+            Some((changes, digest)) if changes == self.changes => digest,
+            Some(_) | None => {
+                let digest = self.list_digest();
+                self.digest = Some((self.changes, digest));
+                digest
+            }
+        }
+    }
+
     /// Asks a member to compare.
     pub(super) fn send_digest(&mut self, to: NodeId) {
-        let digest = self.list_digest();
+        let digest = self.digest();
         self.send(to, Body::Digest { digest }, Vec::new());
     }
 

@@ -8,19 +8,29 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::roster::Roster;
 use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::seed::Stream;
 
+/// Members after a node on the ring of ids that it watches.
+const NEIGHBOURS: usize = 2;
+
 /// Pings on behalf of others at one time; more are not done, which the asker takes as a missing reply.
 const RELAYS_MAX: usize = 256;
+/// Failed probes that are remembered.
+const OVERDUE_MAX: usize = 256;
 
 /// All that is being asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probes {
     order: Vec<NodeId>,
+    /// Counts the probes whose turn it was.
+    turns: usize,
     counter: u64,
     pending: BTreeMap<NodeId, Probe>,
+    /// The last probes that failed, by number: their answers may still come.
+    overdue: BTreeMap<u64, NodeId>,
     relays: BTreeMap<u64, Relay>,
 }
 
@@ -29,16 +39,29 @@ pub(super) struct Probes {
 pub(super) struct Probe {
     /// Comes back in its answer.
     pub(super) number: u64,
+    /// When it began.
+    pub(super) sent: Instant,
     /// When others are asked; absent once they were.
     pub(super) ask_at: Option<Instant>,
     /// When it has failed.
     pub(super) fails_at: Instant,
-    /// Whether the transport has evidence against the member.
-    pub(super) evidence: bool,
+    /// Why it was begun.
+    pub(super) cause: Cause,
     /// How many others were asked.
     pub(super) asked: usize,
     /// How many of them said that they got no answer either.
     pub(super) denied: usize,
+}
+
+/// Why a member is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It was its turn.
+    Turn,
+    /// Another suspects it; only this node's own ping counts.
+    Opinion,
+    /// The transport has evidence against it.
+    Evidence,
 }
 
 /// A ping on behalf of `origin`.
@@ -59,16 +82,20 @@ impl Probes {
         self.counter
     }
 
-    /// Returns the next member to probe: each of `candidates` once per shuffled round.
-    pub(super) fn next(&mut self, random: &mut Stream, candidates: impl Fn() -> Vec<NodeId>) -> Option<NodeId> {
-        let current = candidates();
+    /// Returns the next member to probe: two neighbours of `own` on the ring, then a random one; each is random once
+    /// per shuffled round.
+    pub(super) fn next(&mut self, random: &mut Stream, own: &NodeId, up: &Roster) -> Option<NodeId> {
+        self.turns = (self.turns + 1) % (NEIGHBOURS + 1);
+        if self.turns < NEIGHBOURS {
+            return up.neighbour(own, self.turns);
+        }
         loop {
             if self.order.is_empty() {
-                self.order = current.clone();
+                self.order = up.all().to_vec();
                 random.shuffle(&mut self.order);
             }
             let target = self.order.pop()?;
-            if current.binary_search(&target).is_ok() {
+            if up.contains(&target) {
                 return Some(target);
             }
         }
@@ -92,13 +119,15 @@ impl Probes {
         self.pending.get_mut(target)
     }
 
-    /// Ends the probe of `target` if the number is its own; tells whether it was.
-    pub(super) fn answered(&mut self, target: &NodeId, number: u64) -> bool {
-        let own = self.pending.get(target).is_some_and(|probe| probe.number == number);
-        if own {
-            self.pending.remove(target);
-        }
-        own
+    /// Ends the probe of `target` if the number is its own, and returns it.
+    pub(super) fn answered(&mut self, target: &NodeId, number: u64) -> Option<Probe> {
+        self.pending.get(target).filter(|probe| probe.number == number)?;
+        self.pending.remove(target)
+    }
+
+    /// Tells whether this is the answer to a probe of `target` that has failed.
+    pub(super) fn is_overdue(&mut self, target: &NodeId, number: u64) -> bool {
+        self.overdue.get(&number) == Some(target) && self.overdue.remove(&number).is_some()
     }
 
     /// Returns the member that is being probed with this number.
@@ -125,7 +154,13 @@ impl Probes {
     pub(super) fn failed(&mut self, now: Instant) -> Vec<(NodeId, Probe)> {
         let due: Vec<NodeId> =
             self.pending.iter().filter(|(_, probe)| probe.fails_at <= now).map(|(id, _)| *id).collect();
-        due.into_iter().filter_map(|id| self.pending.remove(&id).map(|probe| (id, probe))).collect()
+        let failed: Vec<(NodeId, Probe)> =
+            due.into_iter().filter_map(|id| self.pending.remove(&id).map(|probe| (id, probe))).collect();
+        self.overdue.extend(failed.iter().map(|(id, probe)| (probe.number, *id)));
+        while self.overdue.len() > OVERDUE_MAX {
+            self.overdue.pop_first();
+        }
+        failed
     }
 
     /// Notes a ping on behalf of another; returns its number, or none if there are too many.

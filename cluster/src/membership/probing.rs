@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::message::Body;
-use super::probe::Probe;
+use super::probe::{Cause, Probe};
 use super::{Membership, MembershipAction};
 use crate::clock::Instant;
 use crate::id::NodeId;
@@ -16,32 +16,51 @@ impl Membership {
             return;
         }
         self.timers.probe = now + self.health.stretch(self.config.probe_interval);
-        let up = &self.up;
-        let Some(target) = self.probes.next(&mut self.random, || up.iter().copied().collect()) else { return };
+        let Some(target) = self.probes.next(&mut self.random, &self.own.id, &self.up) else { return };
         if self.probes.of(&target).is_some() {
             return;
         }
         let number = self.probes.number();
         let ask_at = Some(now + self.health.stretch(self.config.probe_timeout));
-        let fails_at = now + self.health.stretch(self.config.probe_interval);
-        self.probes.begin(target, Probe { number, ask_at, fails_at, evidence: false, asked: 0, denied: 0 });
+        let leniency = self.leniency(now, &target);
+        let fails_at = now + self.health.stretch(self.config.probe_deadline).saturating_mul(leniency * leniency);
+        self.probes
+            .begin(target, Probe { number, sent: now, ask_at, fails_at, cause: Cause::Turn, asked: 0, denied: 0 });
         self.send(target, Body::Ping { number }, Vec::new());
     }
 
     /// Probes a member at once, directly and through others; it has only the probe timeout to answer.
     pub(super) fn probe_on_evidence(&mut self, now: Instant, target: NodeId) {
         let fails_at = now + self.config.probe_timeout;
-        if self.probes.of(&target).is_some_and(|probe| probe.evidence) {
+        if self.probes.of(&target).is_some_and(|probe| probe.cause == Cause::Evidence) {
             return;
         }
         let number = self.probes.number();
-        self.probes.begin(target, Probe { number, ask_at: None, fails_at, evidence: true, asked: 0, denied: 0 });
+        let cause = Cause::Evidence;
+        self.probes.begin(target, Probe { number, sent: now, ask_at: None, fails_at, cause, asked: 0, denied: 0 });
         self.ask_others(target, number);
+    }
+
+    /// Asks a suspect of others itself, so that it hears of the suspicion soon and some accusers are independent. Of
+    /// those who hear of it only some do, and none that hears badly itself.
+    pub(super) fn give_opinion(&mut self, now: Instant, target: NodeId) {
+        let asked = self.config.second_opinions as u64;
+        let others = (self.up.len() as u64).saturating_sub(1).max(1);
+        let chosen = self.random.below(others) < asked;
+        let leniency = self.leniency(now, &target);
+        if !chosen || !self.health.is_well() || self.probes.of(&target).is_some() {
+            return;
+        }
+        let number = self.probes.number();
+        let fails_at = now + self.config.probe_deadline.saturating_mul(leniency * leniency);
+        let cause = Cause::Opinion;
+        self.probes.begin(target, Probe { number, sent: now, ask_at: None, fails_at, cause, asked: 0, denied: 0 });
+        self.send(target, Body::Ping { number }, Vec::new());
     }
 
     /// Pings once more, and asks some others to.
     fn ask_others(&mut self, target: NodeId, number: u64) {
-        let helpers = self.choose_up(self.config.indirect_probes, Some(target));
+        let helpers = self.up.choose(&mut self.random, self.config.indirect_probes, Some(target));
         if let Some(probe) = self.probes.of(&target) {
             probe.asked = helpers.len();
         }
@@ -65,9 +84,14 @@ impl Membership {
     }
 
     /// Takes in that `from` answered a ping of this node's.
-    pub(super) fn acknowledged(&mut self, from: NodeId, number: u64) {
-        if self.probes.answered(&from, number) {
+    pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, number: u64) {
+        if let Some(probe) = self.probes.answered(&from, number) {
             self.health.better();
+            if now.since(probe.sent) > self.config.probe_deadline {
+                self.note_slow(now, from);
+            }
+        } else if self.probes.is_overdue(&from, number) {
+            self.note_slow(now, from);
         } else if let Some(relay) = self.probes.relayed(&from, number) {
             self.send(relay.origin, Body::PingReply { number: relay.number, reached: true }, Vec::new());
         }
@@ -93,19 +117,23 @@ impl Membership {
             self.ask_others(target, number);
         }
         for (target, probe) in self.probes.failed(now) {
-            // All who were asked replied: the way to them is good, so the fault is not here.
-            let signs = if probe.asked == 0 { 1 } else { probe.asked.saturating_sub(probe.denied) };
-            if !probe.evidence {
-                self.health.worse(signs);
+            match probe.cause {
+                // All who were asked replied: the way to them is good, so the fault is not here.
+                Cause::Turn if probe.asked == 0 => self.health.worse(1),
+                Cause::Turn => self.health.worse(probe.asked.saturating_sub(probe.denied)),
+                Cause::Opinion | Cause::Evidence => {}
             }
-            self.accuse(now, target, probe.evidence);
+            self.accuse(now, target, probe.cause == Cause::Evidence);
         }
     }
 
     /// Goes through the deadlines of suspicions, and of restored members that nobody has vouched for.
     pub(super) fn check_suspicions(&mut self, now: Instant) {
         if self.timers.grace <= now {
-            for id in core::mem::take(&mut self.unconfirmed) {
+            let unconfirmed = core::mem::take(&mut self.unconfirmed);
+            // A node that has heard of nobody is alone; any other finds out by probing.
+            let alone = !self.heard;
+            for id in unconfirmed.into_iter().filter(|_| alone) {
                 self.accuse(now, id, true);
             }
         }

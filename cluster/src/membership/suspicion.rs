@@ -1,12 +1,13 @@
 //! Suspicion: how long a silent member stays in before it is declared down.
 //!
 //! Input: who accuses it, and evidence of the transport. Output: the deadline. The time shrinks with each independent
-//! accuser from `longest` to `shortest`, with the logarithm of their number, as in Lifeguard §4.2; evidence puts a
-//! cap on it. Knows nothing of sockets, probes or dissemination. See `docs/protocol.md#suspicion`.
+//! accuser from twice the timeout to the timeout, with the logarithm of their number, as in Lifeguard §4.2; where there
+//! is nobody else to accuse it, it is the timeout at once, as memberlist has it. Evidence puts a cap on it. Knows nothing of sockets, probes or dissemination. See `docs/protocol.md#suspicion`.
 
 use alloc::collections::BTreeSet;
 use core::time::Duration;
 
+use super::health::Health;
 use crate::clock::Instant;
 use crate::id::NodeId;
 
@@ -14,12 +15,13 @@ use crate::id::NodeId;
 const CONFIRMATIONS_MAX: usize = 3;
 /// `log(c + 1) / log(k + 1)` in thousandths, by `k` expected (row) and `c` heard (column).
 const SHARE: [[u64; CONFIRMATIONS_MAX + 1]; CONFIRMATIONS_MAX + 1] =
-    [[0, 0, 0, 0], [0, 1_000, 1_000, 1_000], [0, 631, 1_000, 1_000], [0, 500, 792, 1_000]];
+    [[1_000; CONFIRMATIONS_MAX + 1], [0, 1_000, 1_000, 1_000], [0, 631, 1_000, 1_000], [0, 500, 792, 1_000]];
 
 /// One member's suspicion. It begins when the member becomes suspect and ends when it refutes or is declared down.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
     started: Instant,
+    shortest: Duration,
     longest: Duration,
     accusers: BTreeSet<NodeId>,
     expected: usize,
@@ -27,11 +29,15 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// Begins a suspicion by `accuser` among `nodes` members that are up, the suspect included.
-    pub(super) fn new(now: Instant, accuser: NodeId, timeout: Duration, nodes: usize) -> Self {
+    /// Begins a suspicion by `accuser` among `nodes` members that are up, the suspect included; confirmed, it lasts
+    /// for `timeout`, more in large shoals. A node of bad health leaves twice as much time to those whom
+    /// nobody else accuses.
+    pub(super) fn new(now: Instant, accuser: NodeId, timeout: Duration, health: Health, nodes: usize) -> Self {
+        let shortest = scaled(timeout, nodes);
         Self {
             started: now,
-            longest: scaled(timeout, nodes),
+            shortest,
+            longest: shortest * if health.is_well() { 2 } else { 4 },
             accusers: BTreeSet::from([accuser]),
             expected: nodes.saturating_sub(2).min(CONFIRMATIONS_MAX),
             at_most: None,
@@ -59,21 +65,27 @@ impl Suspicion {
         self.at_most = self.at_most.map(|deadline| deadline + slept);
     }
 
+    /// Makes it longer: the suspect turned out to be slow.
+    pub(super) fn relax(&mut self, factor: u32) {
+        self.shortest = self.shortest.saturating_mul(factor);
+        self.longest = self.longest.saturating_mul(factor);
+    }
+
     /// Returns when the member is declared down unless it refutes.
     pub(super) fn deadline(&self) -> Instant {
         let confirmations = (self.accusers.len() - 1).min(self.expected);
-        let shortest = self.longest / 2;
-        let micros = u64::try_from((self.longest - shortest).as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from((self.longest - self.shortest).as_micros()).unwrap_or(u64::MAX);
         let shortened = Duration::from_micros(micros.saturating_mul(SHARE[self.expected][confirmations]) / 1_000);
         let regular = self.started + (self.longest - shortened);
         self.at_most.map_or(regular, |deadline| regular.min(deadline))
     }
 }
 
-/// Returns `timeout` grown by the logarithm to base 10 of the number of nodes, at least by 1, in integers.
+/// Returns `timeout` grown by the logarithm to base 100 of the number of nodes, at least by 1, in integers: news takes
+/// longer to reach more nodes.
 pub(super) fn scaled(timeout: Duration, nodes: usize) -> Duration {
-    let log10_thousandths = nodes.max(1).ilog2() * 301;
-    timeout.saturating_mul(log10_thousandths.max(1_000)) / 1_000
+    let log100_thousandths = nodes.max(1).ilog2() * 301 / 2;
+    timeout.saturating_mul(log100_thousandths.max(1_000)) / 1_000
 }
 
 #[cfg(test)]
@@ -91,12 +103,12 @@ mod tests {
     fn each_independent_accuser_shortens_the_time_as_lifeguard_says() {
         for nodes in 2..40_usize {
             let timeout = Duration::from_secs(3);
-            let mut suspicion = Suspicion::new(Instant::default(), id(0), timeout, nodes);
+            let mut suspicion = Suspicion::new(Instant::default(), id(0), timeout, Health::default(), nodes);
             let expected = (nodes - 2).min(3);
-            let longest = scaled(timeout, nodes).as_secs_f64();
+            let longest = 2.0 * scaled(timeout, nodes).as_secs_f64();
             for confirmations in 0..=5_usize {
                 let share = if expected == 0 {
-                    0.0
+                    1.0
                 } else {
                     ((confirmations.min(expected) + 1) as f64).ln() / ((expected + 1) as f64).ln()
                 };
@@ -111,7 +123,7 @@ mod tests {
 
     #[test]
     fn evidence_caps_the_time_and_sleep_gives_it_back() {
-        let mut suspicion = Suspicion::new(Instant::default(), id(0), Duration::from_secs(3), 3);
+        let mut suspicion = Suspicion::new(Instant::default(), id(0), Duration::from_secs(3), Health::default(), 3);
         suspicion.hasten(Instant::from_micros(500_000));
         suspicion.hasten(Instant::from_micros(900_000));
         assert_eq!(suspicion.deadline(), Instant::from_micros(500_000));
@@ -123,7 +135,8 @@ mod tests {
     fn the_time_grows_with_the_logarithm_of_the_nodes() {
         let second = Duration::from_secs(1);
         assert_eq!(scaled(second, 3), second);
-        assert_eq!(scaled(second, 64), Duration::from_millis(1_806));
-        assert!(scaled(second, 10_000) < second * 4);
+        assert_eq!(scaled(second, 100), second);
+        assert_eq!(scaled(second, 1_024), Duration::from_millis(1_505));
+        assert!(scaled(second, 10_000) < second * 2);
     }
 }

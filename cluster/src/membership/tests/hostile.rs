@@ -164,7 +164,7 @@ proptest! {
             prop_assert_eq!(membership.own().state, MemberState::Alive);
             prop_assert_eq!(&membership.members()[&id(0)], membership.own());
             let up: BTreeSet<NodeId> = membership.members().values().filter(|m| m.state.is_up() && m.id != id(0)).map(|m| m.id).collect();
-            prop_assert_eq!(&membership.up, &up);
+            prop_assert_eq!(membership.up.all().iter().copied().collect::<BTreeSet<NodeId>>(), up);
         }
     }
 
