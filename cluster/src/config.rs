@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::keeping::TOMBSTONE_HORIZON;
 use crate::membership::member::{Contacts, NodeMeta};
 
 /// The knobs of one core. The defaults suit a LAN.
@@ -17,11 +18,18 @@ pub struct Config {
     pub contacts: Contacts,
     /// SWIM's timers.
     pub membership: MembershipConfig,
-    /// Time between anti-entropy rounds with one random member. Default 2 s.
+    /// Time between anti-entropy rounds with one random member, as many times as there are hundreds of members.
+    /// Default 2 s.
     pub sync_interval: Duration,
     /// How long a node that knows of others waits for a first anti-entropy round before it acts on its own
     /// records. Default 4 s, which exceeds two sync intervals.
     pub settle_timeout: Duration,
+    /// How long a tombstone is kept at least, and how long a member may be away without being told anew what is gone.
+    /// Longer costs memory and disk for each removal. Default 3 days.
+    pub tombstone_horizon: Duration,
+    /// Whether this node computes the plan and acts on it. One that does not only keeps and passes on the planes.
+    /// Default true.
+    pub plans: bool,
 }
 
 /// SWIM's timers; the names are those of the paper (Das et al., 2002) and of Lifeguard (Dadgar et al., 2018). The
@@ -89,6 +97,8 @@ impl Config {
             membership: MembershipConfig::default(),
             sync_interval: Duration::from_secs(2),
             settle_timeout: Duration::from_secs(4),
+            tombstone_horizon: TOMBSTONE_HORIZON,
+            plans: true,
         }
     }
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::Cluster;
+use crate::crdt::Dot;
 use crate::id::NodeId;
 use crate::intent::{Entry, Learned};
 use crate::io::Event;
@@ -10,7 +11,7 @@ use crate::mutation::{self, Mutation};
 use crate::record::Record;
 use crate::reports::{Followed, ReportRange};
 use crate::sync::compare::Planes;
-use crate::sync::message::{Digests, Known, Message, Push, Ranges, Repair, RepairAsk, Span, Summary};
+use crate::sync::message::{Digests, Known, Message, Parts, Push, Ranges, Repair, RepairAsk, Span, Summary};
 use crate::sync::rounds::Settling;
 
 impl Cluster {
@@ -29,6 +30,13 @@ impl Cluster {
                 self.send(from, &Message::Repair(repair));
             }
             Ok(Some(Message::Repair(repair))) => self.receive_repair(from, repair),
+            Ok(Some(Message::Stored(known))) => self.note_stored(from, &known),
+            Ok(Some(Message::Gone(gone))) => self.receive_gone(from, gone),
+            Ok(Some(Message::Sketch(sketch))) => {
+                if let Some(parts) = self.planes().differing(&sketch) {
+                    self.tell(from, Span::ALL, &parts, true);
+                }
+            }
             Err(error) => self.dropped(from, error.reason()),
         }
     }
@@ -46,10 +54,15 @@ impl Cluster {
             self.reports.confirm(&from, self.reports.head(&from));
         }
         self.views = None;
-        if self.rounds.summary(self.now.mono, from, summary.digests, same) {
+        if digests.writes == summary.digests.writes {
+            self.note_same_writes(from);
+        }
+        // A node that was away for long first hears what was removed since.
+        let differs = self.differs(digests, summary.digests);
+        if self.rounds.summary(self.now.mono, from, summary.digests, same && !differs) {
             self.settled();
         }
-        if self.differs(digests, summary.digests) {
+        if differs {
             self.send(from, &Message::RepairAsk(RepairAsk { from: None }));
         }
         if !summary.asks {
@@ -57,8 +70,10 @@ impl Cluster {
         }
         if same {
             self.send(from, &Message::Summary(Summary { digests, asks: false }));
+        } else if let Some(sketch) = self.planes().sketch() {
+            self.send(from, &Message::Sketch(sketch));
         } else {
-            self.tell(from, Span::ALL, true);
+            self.tell(from, Span::ALL, &Parts::default(), true);
         }
     }
 
@@ -70,6 +85,7 @@ impl Cluster {
 
     fn receive_known(&mut self, from: NodeId, known: &Known) {
         self.outdo(known);
+        self.note_known(from, known);
         for (_, head) in known.reports.iter().filter(|(node, _)| *node == from) {
             self.reports.confirm(&from, *head);
         }
@@ -84,7 +100,7 @@ impl Cluster {
             self.send(from, &Message::Ranges(ranges));
         }
         if known.asks && lacking {
-            self.tell(from, known.span, false);
+            self.tell(from, known.span, &known.parts, false);
         }
     }
 
@@ -102,20 +118,20 @@ impl Cluster {
         }
     }
 
-    /// Tells a peer what is known here of the nodes in `span`, so that it sends what is not.
-    fn tell(&mut self, to: NodeId, span: Span, asks: bool) {
+    /// Tells a peer what is known here of the nodes in `span` and `parts`, so that it sends what is not.
+    fn tell(&mut self, to: NodeId, span: Span, parts: &Parts, asks: bool) {
         if mutation::on(Mutation::NoAntiEntropy) {
             return;
         }
         let digests = self.digests();
-        for known in self.planes().known(digests, span, asks) {
+        for known in self.planes().known(digests, span, parts, asks) {
             self.send(to, &Message::Known(known));
         }
     }
 
     fn receive_ranges(&mut self, from: NodeId, ranges: Ranges) {
         let mut vector = Vec::new();
-        let mut news = false;
+        let (mut news, mut collected) = (false, false);
         for range in ranges.intent {
             let actor = range.actor;
             let learned = self.intent.learn_range(self.now.wall_ms, range);
@@ -124,6 +140,7 @@ impl Cluster {
                 self.persist(&Record::Entry(entry));
             }
             vector.extend(learned.upto.map(|upto| (actor, upto)));
+            collected |= learned.collected;
             if let Some(reason) = learned.refused {
                 self.dropped(from, reason);
             }
@@ -131,12 +148,15 @@ impl Cluster {
         if !vector.is_empty() {
             self.persist(&Record::Vector(vector));
         }
+        if collected {
+            self.persist(&Record::Collected(self.intent.collected().iter().collect()));
+        }
         for range in ranges.reports {
             news |= self.follow(from, &range) == Followed::New;
         }
         // Only what brought news is followed up, so that two nodes that cannot agree do not talk without end.
         if news && ranges.more {
-            self.tell(from, ranges.span, false);
+            self.tell(from, ranges.span, &ranges.parts, false);
         } else if news && self.rounds.settling() != Settling::Settled {
             self.ask(from);
         }
@@ -144,6 +164,7 @@ impl Cluster {
 
     fn receive_push(&mut self, from: NodeId, push: Push) {
         let hops = push.hops.saturating_sub(1).min(self.hops());
+        let dots: Vec<Dot> = push.entries.iter().map(|entry| entry.version.dot).collect();
         for entry in push.entries {
             match self.intent.learn(self.now.wall_ms, entry.clone()) {
                 Learned::New => self.pass_on(hops, from, entry),
@@ -151,23 +172,33 @@ impl Cluster {
                 Learned::Refused(reason) => self.dropped(from, reason),
             }
         }
+        self.confirm_stored(from, &dots);
         for range in push.reports {
             match self.follow(from, &range) {
                 Followed::New if hops > 0 => self.rumours.report(hops, Some(from), range),
                 Followed::New | Followed::Known | Followed::Refused(_) => {}
-                Followed::Gap => self.tell(from, Span::only(range.node), false),
+                Followed::Gap => self.tell(from, Span::only(range.node), &Parts::default(), false),
             }
         }
     }
 
     fn receive_repair(&mut self, from: NodeId, repair: Repair) {
+        let mut gone = Vec::new();
         for entry in repair.entries {
+            let dot = entry.version.dot;
+            if self.intent.is_gone(&entry.key, &dot) {
+                if entry.version.value.is_some() {
+                    gone.push((entry.key, dot));
+                }
+                continue;
+            }
             match self.intent.repair(self.now.wall_ms, &entry) {
                 Learned::New => self.persist(&Record::Entry(entry)),
                 Learned::Known => {}
                 Learned::Refused(reason) => self.dropped(from, reason),
             }
         }
+        self.tell_gone(from, gone);
         if repair.next.is_some() {
             self.send(from, &Message::RepairAsk(RepairAsk { from: repair.next }));
         }
@@ -204,7 +235,7 @@ impl Cluster {
         Planes { intent: &self.intent, reports: &self.reports, plan: self.plan.digest }
     }
 
-    fn dropped(&mut self, from: NodeId, reason: &'static str) {
+    pub(crate) fn dropped(&mut self, from: NodeId, reason: &'static str) {
         self.notify(Event::MessageDropped { from, reason });
     }
 }

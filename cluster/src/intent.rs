@@ -4,6 +4,7 @@
 //! digest that is alike on all nodes with the same entries. A pushed entry may come in any order; a range vouches for
 //! all writes in it, so that overwritten ones leave no holes. See `docs/protocol.md#intent`.
 
+pub mod conflict;
 pub mod constraint;
 pub mod key;
 pub mod name;
@@ -11,6 +12,7 @@ pub mod range;
 pub mod service;
 
 mod digest;
+mod grave;
 mod served;
 
 use alloc::collections::BTreeMap;
@@ -19,13 +21,15 @@ use core::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
+use self::conflict::Conflicted;
 use self::digest::Sum;
+use self::grave::Graves;
 use self::key::{Key, Kind};
 use self::name::Name;
 use self::served::Served;
 use self::service::Service;
 use crate::clock::HybridClock;
-use crate::crdt::{Actor, Dot, Register, Vector, Version};
+use crate::crdt::{Actor, Context, Dot, Register, Vector, Version};
 use crate::id::{NodeId, ServiceId};
 use crate::limits::{CLAIM_JUMP_MAX, INTENT_BYTES_MAX, SKEW_MAX_MS};
 use crate::mutation::{self, Mutation};
@@ -61,6 +65,10 @@ pub struct Intent {
     dots: BTreeMap<Actor, BTreeMap<u64, Key>>,
     vector: Vector,
     served: Served,
+    conflicted: Conflicted,
+    graves: Graves,
+    /// What was removed by tombstones that are forgotten, and more: all before by the same actors.
+    collected: Context,
     sum: Sum,
     bytes: usize,
     changes: u64,
@@ -76,6 +84,9 @@ impl Intent {
             dots: BTreeMap::new(),
             vector: Vector::default(),
             served: Served::default(),
+            conflicted: Conflicted::default(),
+            graves: Graves::default(),
+            collected: Context::default(),
             sum: Sum::default(),
             bytes: 0,
             changes: 0,
@@ -108,7 +119,7 @@ impl Intent {
         self.served.blocks()
     }
 
-    /// Returns a digest of all surviving versions: equal if and only if they are.
+    /// Returns a digest of all surviving versions with a value: equal if and only if they are.
     pub fn digest(&self) -> [u8; 32] {
         self.sum.digest()
     }
@@ -283,21 +294,48 @@ impl Intent {
         for left in &joined.removed {
             self.sum.remove(&key, left);
             self.bytes -= left.weight() + key.name.len();
-            if left.dot == dot && joined.added {
-                continue;
-            }
-            let emptied = self.dots.get_mut(&left.dot.actor).is_some_and(|counters| {
-                counters.remove(&left.dot.counter);
-                counters.is_empty()
-            });
-            if emptied {
-                self.dots.remove(&left.dot.actor);
+            if left.dot != dot || !joined.added {
+                unindex(&mut self.dots, &left.dot);
             }
         }
         if joined.added || !joined.removed.is_empty() {
-            self.served.refresh(&key, register);
-            self.changes += 1;
+            self.refresh(&key);
         }
+    }
+
+    /// Drops versions without joining others, and keeps every index in step.
+    fn forget(&mut self, key: &Key, versions: &[Version]) {
+        let Some(register) = self.registers.get_mut(key) else { return };
+        for version in versions {
+            register.forget(&version.dot);
+            self.sum.remove(key, version);
+            self.bytes -= version.weight() + key.name.len();
+            unindex(&mut self.dots, &version.dot);
+        }
+        self.refresh(key);
+        if self.versions(key).is_empty() {
+            self.registers.remove(key);
+        }
+    }
+
+    /// Lets what follows from a register follow it.
+    fn refresh(&mut self, key: &Key) {
+        let Some(register) = self.registers.get(key) else { return };
+        self.served.refresh(key, register);
+        self.conflicted.refresh(key, register);
+        self.graves.refresh(key, register);
+        self.changes += 1;
+    }
+}
+
+/// Forgets where a write is that is no more.
+fn unindex(dots: &mut BTreeMap<Actor, BTreeMap<u64, Key>>, dot: &Dot) {
+    let emptied = dots.get_mut(&dot.actor).is_some_and(|counters| {
+        counters.remove(&dot.counter);
+        counters.is_empty()
+    });
+    if emptied {
+        dots.remove(&dot.actor);
     }
 }
 

@@ -28,6 +28,7 @@ pub mod wire;
 
 mod commands;
 mod exchange;
+mod keeping;
 mod turn;
 
 use alloc::collections::VecDeque;
@@ -41,6 +42,8 @@ use crate::plan::Plan;
 use crate::record::{Record, Restored};
 use crate::reports::Reports;
 use crate::seed::Stream;
+use crate::sync::acknowledged::Acknowledged;
+use crate::sync::copies::Copies;
 use crate::sync::message::Digests;
 use crate::sync::rounds::{Rounds, Settling};
 use crate::sync::rumour::Rumours;
@@ -69,6 +72,10 @@ pub struct Cluster {
     reports: Reports,
     rounds: Rounds,
     rumours: Rumours,
+    copies: Copies,
+    acknowledged: Acknowledged,
+    /// When to look for tombstones to forget.
+    collect_at: Instant,
     agent: Agent,
     plan: Plan,
     /// The changes of intent, membership and reports of which the plan was made.
@@ -119,7 +126,8 @@ impl Cluster {
     }
 
     fn make(own: NodeId, config: Config, seed: [u8; 32], now: Now, mut restored: Restored) -> Self {
-        let epoch = restored.next_epoch(&own, config.epoch);
+        // The wall clock keeps epochs apart even if a disk was lost with the count of the starts.
+        let epoch = restored.next_epoch(&own, config.epoch.max(now.wall_ms / 1_000));
         let stream = |purpose| Stream::new(&seed, purpose);
         let mut intent = Intent::new(Actor { node: own, epoch });
         restored.fill(&mut intent);
@@ -140,6 +148,9 @@ impl Cluster {
             reports,
             rounds,
             rumours: Rumours::new(own, stream("rumours")),
+            copies: Copies::default(),
+            acknowledged: Acknowledged::default(),
+            collect_at: now.mono,
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
@@ -190,7 +201,7 @@ impl Cluster {
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let others = self.membership.poll_timeout().min(self.rounds.deadline());
+        let others = self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline());
         self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 

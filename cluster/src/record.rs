@@ -6,8 +6,9 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::crdt::Actor;
+use crate::crdt::{Actor, Context, Dot};
 use crate::id::NodeId;
+use crate::intent::key::Key;
 use crate::intent::{Entry, Intent};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::membership::member::Member;
@@ -25,6 +26,10 @@ pub enum Record {
     Vector(Vec<(Actor, u64)>),
     /// What is known of a member, this node included; kind 4.
     Member(Member),
+    /// Writes up to these counters may have been removed by tombstones that are forgotten; kind 5.
+    Collected(Vec<(Actor, u64)>),
+    /// These writes were removed by tombstones that others have forgotten; kind 6.
+    Gone(Vec<(Key, Dot)>),
 }
 
 impl Record {
@@ -35,6 +40,8 @@ impl Record {
             Self::Entry(entry) => wire::seal(2, entry),
             Self::Vector(counters) => wire::seal(3, counters),
             Self::Member(member) => wire::seal(4, member),
+            Self::Collected(counters) => wire::seal(5, counters),
+            Self::Gone(dots) => wire::seal(6, dots),
         }
     }
 
@@ -47,6 +54,8 @@ impl Record {
                 2 => Self::Entry(envelope.read()?),
                 3 => Self::Vector(envelope.read()?),
                 4 => Self::Member(envelope.read()?),
+                5 => Self::Collected(envelope.read()?),
+                6 => Self::Gone(envelope.read()?),
                 _ => return Ok(None),
             }))
         };
@@ -66,6 +75,8 @@ pub struct Restored {
     epoch: u64,
     entries: Vec<Entry>,
     vector: BTreeMap<Actor, u64>,
+    collected: Context,
+    gone: Vec<(Key, Dot)>,
     /// The members, each as it was recorded last.
     pub members: BTreeMap<NodeId, Member>,
 }
@@ -83,6 +94,8 @@ impl Restored {
                 }
             }
             Record::Member(member) => drop(self.members.insert(member.id, member)),
+            Record::Collected(counters) => self.collected.merge(&counters.into_iter().collect()),
+            Record::Gone(dots) => self.gone.extend(dots),
         }
     }
 
@@ -106,6 +119,10 @@ impl Restored {
         for (actor, counter) in core::mem::take(&mut self.vector) {
             intent.restore_vector(actor, counter);
         }
+        intent.note_collected(&core::mem::take(&mut self.collected));
+        for (key, dot) in core::mem::take(&mut self.gone) {
+            intent.drop_gone(&key, &dot);
+        }
     }
 }
 
@@ -117,7 +134,9 @@ pub fn snapshot<'a>(epoch: u64, members: impl Iterator<Item = &'a Member>, inten
     let entries = intent.entries().filter(|entry| !early || entry.version.value.is_some()).map(Record::Entry);
     let counters: Vec<(Actor, u64)> = intent.vector().iter().collect();
     let vector = counters.chunks(VECTOR_ACTORS_MAX).map(|chunk| Record::Vector(chunk.to_vec()));
-    start.chain(members).chain(entries).chain(vector).map(|record| record.encode()).collect()
+    let forgotten: Vec<(Actor, u64)> = intent.collected().iter().collect();
+    let collected = forgotten.chunks(VECTOR_ACTORS_MAX).map(|chunk| Record::Collected(chunk.to_vec()));
+    start.chain(members).chain(entries).chain(vector).chain(collected).map(|record| record.encode()).collect()
 }
 
 /// Actors in one vector record.

@@ -3,7 +3,9 @@
 //! Input: the planes, by reference, and what peers say of theirs. Output: messages, and when to speak next. Nothing
 //! here changes a plane. See `docs/protocol.md#sync`.
 
+pub mod acknowledged;
 pub mod compare;
+pub mod copies;
 pub mod message;
 pub mod rounds;
 pub mod rumour;

@@ -74,6 +74,8 @@ impl Cluster {
         if self.rounds.give_up(self.now.mono) {
             self.settled();
         }
+        self.repeat_writes();
+        self.collect();
     }
 
     /// Brings everything that follows from the planes up to date, and sends the news.
@@ -93,6 +95,9 @@ impl Cluster {
     /// Computes the plan anew if a plane changed, and lets the agent follow it. Tells whether there was anything
     /// to do.
     fn follow_planes(&mut self) -> bool {
+        if !self.config.plans {
+            return false;
+        }
         let present = [self.intent.changes(), self.membership.changes(), self.reports.changes()];
         let overlooked = mutation::on(Mutation::StalePlan) && present[2].is_multiple_of(3);
         let changed = self.planned != Some(present) && !overlooked;
@@ -184,6 +189,7 @@ impl Cluster {
         if !mutation::on(Mutation::AcknowledgeBeforeDurable) {
             self.persist(&Record::Entry(entry.clone()));
         }
+        self.copies.wrote(self.now.mono, entry.version.dot.counter);
         self.rumours.entry(self.hops(), None, entry);
     }
 

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::id::{NodeId, TaskId};
+use crate::intent::conflict::Conflict;
 use crate::intent::service::Service;
 use crate::membership::member::Member;
 use crate::plan::addresses::Block;
@@ -35,6 +36,8 @@ pub struct Views {
     pub routes: Routes,
     /// Whether the shoal is agreed.
     pub agreement: Agreement,
+    /// Objects that were written concurrently, until somebody writes them again.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// One task as the whole shoal sees it.

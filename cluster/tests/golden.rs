@@ -22,7 +22,7 @@ use shoal_cluster::reports::item::Item;
 use shoal_cluster::reports::task::{TaskReport, TaskState};
 use shoal_cluster::reports::{Head, ReportRange};
 use shoal_cluster::sync::message::{
-    ActorKnown, Cursor, Digests, Known, Message, Push, Ranges, Repair, RepairAsk, Span, Summary,
+    ActorKnown, Cursor, Digests, Gone, Known, Message, Parts, Push, Ranges, Repair, RepairAsk, Sketch, Span, Summary,
 };
 use shoal_cluster::{NodeId, ServiceId, TaskId, wire};
 
@@ -137,18 +137,25 @@ fn member() -> Member {
 }
 
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
-    let digests = Digests { intent: [1; 32], plan: [2; 32], known: [3; 32] };
+    let digests = Digests { intent: [1; 32], plan: [2; 32], known: [3; 32], writes: [4; 32] };
     let node = NodeId([0x11; 32]);
     let update = Update { member: member(), accuser: NodeId([0x12; 32]) };
     let known = Known {
         digests,
         span: Span::ALL,
+        parts: Parts { of: 4, numbers: vec![1, 3] },
         asks: true,
         actors: vec![ActorKnown { actor: actor(), upto: 7, ahead: BTreeSet::from([9, 300]) }],
         reports: vec![(node, Head { epoch: 300, edition: 1, seq: 9 })],
     };
-    let range = Range { actor: actor(), after: 5, upto: 7, entries: vec![entry()] };
-    let ranges = Ranges { span: Span::only(node), intent: vec![range], reports: vec![report()], more: false };
+    let range = Range { actor: actor(), after: 5, upto: 7, entries: vec![entry()], collected: 6 };
+    let ranges = Ranges {
+        span: Span::only(node),
+        parts: Parts::default(),
+        intent: vec![range],
+        reports: vec![report()],
+        more: false,
+    };
     let cursor = Cursor { key: Key { kind: 2, name: "00007".into() }, versions: 1 };
     let ping = MembershipMessage { body: Body::Ping { number: 5 }, updates: vec![update] };
     vec![
@@ -162,9 +169,14 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("repair ask", Message::RepairAsk(RepairAsk { from: Some(cursor.clone()) }).encode()),
         ("repair", Message::Repair(Repair { entries: vec![entry()], next: Some(cursor) }).encode()),
+        ("stored", Message::Stored(ActorKnown { actor: actor(), upto: 7, ahead: BTreeSet::from([9]) }).encode()),
+        ("sketch", Message::Sketch(Sketch { hashes: vec![1, 70_000] }).encode()),
+        ("gone", Message::Gone(Gone { writes: vec![(entry().key, entry().version.dot)] }).encode()),
         ("record start", Record::Start(300).encode()),
         ("record entry", Record::Entry(entry()).encode()),
         ("record vector", Record::Vector(vec![(actor(), 7)]).encode()),
+        ("record collected", Record::Collected(vec![(actor(), 6)]).encode()),
+        ("record gone", Record::Gone(vec![(entry().key, entry().version.dot)]).encode()),
         ("record member", Record::Member(member()).encode()),
         ("service", wire::encode(&service())),
         ("block claim", wire::encode(&NodeId([0x11; 32]))),

@@ -285,7 +285,7 @@ fn a_claim_for_another_node_does_not_count() {
 fn a_range_that_claims_the_receivers_own_writes_changes_nothing() {
     let mut node = Node::new(0);
     let actor = node.intent.actor();
-    node.intent.learn_range(0, Range { actor, after: 0, upto: u64::MAX, entries: Vec::new() });
+    node.intent.learn_range(0, Range { actor, after: 0, upto: u64::MAX, entries: Vec::new(), collected: 0 });
     let entry = node.intent.write(1, key(0), None);
     assert_eq!(entry.version.dot, Dot::new(actor, 1));
 }
@@ -296,7 +296,7 @@ fn nodes_that_know_the_same_writes_and_differ_repair_each_other() {
     let entry = nodes[0].intent.write(1, key(0), Some(vec![1]));
     let actor = nodes[0].intent.actor();
     // A broken node vouches for a write that it does not pass on.
-    nodes[1].learn_range(Range { actor, after: 0, upto: 1, entries: Vec::new() });
+    nodes[1].learn_range(Range { actor, after: 0, upto: 1, entries: Vec::new(), collected: 0 });
     assert!(nodes[1].intent.vector().knows(&entry.version.dot));
     assert_eq!(nodes[1].intent.learn(1, entry.clone()), Learned::Known);
     assert_eq!(nodes[1].intent.repair(1, &entry), Learned::New);

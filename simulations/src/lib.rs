@@ -8,6 +8,7 @@ pub mod checkers;
 mod clock;
 mod containers;
 mod disk;
+pub mod dissemination;
 pub mod drill;
 pub mod membership;
 mod network;

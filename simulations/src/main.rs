@@ -5,7 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shoal_simulations::membership;
+use shoal_simulations::{dissemination, membership};
 
 /// Simulate whole shoals under faults, deterministically.
 ///
@@ -36,6 +36,8 @@ enum Command {
     Mutations(cli::mutations::MutationArgs),
     /// Simulate membership alone: detection times, false deaths, bytes
     Membership(membership::command::Args),
+    /// Simulate the spread of changes among many nodes: bytes per node and second
+    Dissemination(dissemination::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "mutations")]
         Command::Mutations(args) => cli::mutations::mutations(&args),
         Command::Membership(args) => return membership::command::command(&args),
+        Command::Dissemination(args) => return dissemination::command(&args),
     };
     code.unwrap_or_else(|error| {
         eprintln!("shoal-simulations: {error:#}");

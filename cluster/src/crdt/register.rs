@@ -136,6 +136,11 @@ impl Register {
         joined
     }
 
+    /// Drops one version that was removed and forgotten elsewhere. Does nothing if it is not here.
+    pub fn forget(&mut self, dot: &Dot) {
+        self.versions.retain(|held| held.dot != *dot);
+    }
+
     /// Returns the surviving versions, latest stamp first.
     pub fn versions(&self) -> &[Version] {
         &self.versions

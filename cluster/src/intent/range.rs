@@ -20,6 +20,8 @@ pub struct Range {
     pub upto: u64,
     /// The survivors, in order of counter; those beyond `upto` lie behind a hole that the sender has too.
     pub entries: Vec<Entry>,
+    /// Up to here a write may have been removed by a tombstone that is forgotten.
+    pub collected: u64,
 }
 
 /// What taking in a range did.
@@ -29,6 +31,8 @@ pub struct RangeLearned {
     pub new: Vec<Entry>,
     /// The counter up to which all writes of the actor are known now, if that grew: make it durable.
     pub upto: Option<u64>,
+    /// Whether more than before is now known to be removed and forgotten: make it durable.
+    pub collected: bool,
     /// Why an entry was not taken, if one was not.
     pub refused: Option<&'static str>,
 }
@@ -38,7 +42,7 @@ impl Intent {
     /// most `bytes` bytes (at least one entry), and whether that is all.
     pub fn range(&self, actor: Actor, theirs: u64, ahead: &BTreeSet<u64>, bytes: usize) -> Option<(Range, bool)> {
         let own = self.vector.counter(&actor);
-        let mut range = Range { actor, after: theirs, upto: own.max(theirs), entries: Vec::new() };
+        let mut range = Range { actor, after: theirs, upto: own.max(theirs), entries: Vec::new(), collected: 0 };
         let (mut used, mut complete) = (0, true);
         let held = self.dots.get(&actor).into_iter().flat_map(|dots| dots.range(theirs.saturating_add(1)..));
         for (&counter, key) in held {
@@ -57,6 +61,7 @@ impl Intent {
             }
             range.entries.push(entry);
         }
+        range.collected = self.collected().counter(&actor).min(range.upto);
         (range.upto > theirs || !range.entries.is_empty()).then_some((range, complete))
     }
 
@@ -92,6 +97,8 @@ impl Intent {
         let now = self.vector.counter(&range.actor);
         learned.upto = (now > before).then_some(now);
         self.changes += u64::from(now > before || !learned.new.is_empty());
+        let collected = [(range.actor, range.collected.min(now))].into_iter().collect();
+        learned.collected = self.note_collected(&collected);
         learned
     }
 

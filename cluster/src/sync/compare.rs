@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::message::{ActorKnown, Cursor, Digests, Known, Ranges, Repair, Span};
+use super::message::{ActorKnown, Cursor, Digests, Known, PARTS_MAX, Parts, Ranges, Repair, Sketch, Span};
 use crate::crdt::{Actor, Dot};
 use crate::hash;
 use crate::id::NodeId;
@@ -29,15 +29,45 @@ pub struct Planes<'a> {
 impl Planes<'_> {
     /// Returns what this node has, as hashes.
     pub fn digests(&self) -> Digests {
-        let (actors, heads) = (self.actors(&Span::ALL), self.heads(&Span::ALL));
+        let all = Parts::default();
+        let (actors, heads) = (self.actors(&Span::ALL, &all), self.heads(&Span::ALL, &all));
         let actors: Vec<&ActorKnown> = actors.values().collect();
-        let known = hash::digest("known", &[&wire::encode(&actors), &wire::encode(&heads)]);
-        Digests { intent: self.intent.digest(), plan: self.plan, known }
+        let actors = wire::encode(&actors);
+        let writes = hash::digest("writes", &[&actors]);
+        let known = hash::digest("known", &[&actors, &wire::encode(&heads)]);
+        Digests { intent: self.intent.digest(), plan: self.plan, known, writes }
     }
 
-    /// Returns what this node knows of the nodes in `span`, in as many messages as it takes; `digests` are its own.
-    pub fn known(&self, digests: Digests, span: Span, asks: bool) -> Vec<Known> {
-        let (actors, heads) = (self.actors(&span), self.heads(&span));
+    /// Returns what this node has, part by part, if it is too much to be told in full; no more parts than there are
+    /// nodes to tell of.
+    pub fn sketch(&self) -> Option<Sketch> {
+        let all = Parts::default();
+        let (actors, heads) = (self.actors(&Span::ALL, &all), self.heads(&Span::ALL, &all));
+        let lines = actors.len().max(heads.len());
+        if lines < LINES_IN_FULL {
+            return None;
+        }
+        Some(Sketch { hashes: sketched(&actors, &heads, lines.next_power_of_two().min(PARTS_MAX)) })
+    }
+
+    /// Returns the parts in which this node has something else than the sender of the sketch; none if the sketch is
+    /// malformed or there is no difference.
+    pub fn differing(&self, theirs: &Sketch) -> Option<Parts> {
+        let count = theirs.hashes.len();
+        if !count.is_power_of_two() || count > PARTS_MAX {
+            return None;
+        }
+        let all = Parts::default();
+        let ours = sketched(&self.actors(&Span::ALL, &all), &self.heads(&Span::ALL, &all), count);
+        let differ = ours.iter().zip(&theirs.hashes).enumerate().filter(|(_, (ours, theirs))| ours != theirs);
+        let numbers: Vec<u16> = differ.filter_map(|(number, _)| u16::try_from(number).ok()).collect();
+        (!numbers.is_empty()).then_some(Parts { of: u16::try_from(count).ok()?, numbers })
+    }
+
+    /// Returns what this node knows of the nodes in `span` and `parts`, in as many messages as it takes; `digests` are
+    /// its own.
+    pub fn known(&self, digests: Digests, span: Span, parts: &Parts, asks: bool) -> Vec<Known> {
+        let (actors, heads) = (self.actors(&span, parts), self.heads(&span, parts));
         let mut weights: BTreeMap<NodeId, usize> = heads.keys().map(|node| (*node, HEAD_BYTES_MAX)).collect();
         for known in actors.values() {
             *weights.entry(known.actor.node).or_default() += weight(known);
@@ -47,6 +77,7 @@ impl Planes<'_> {
             .map(|span| Known {
                 digests,
                 span,
+                parts: parts.clone(),
                 asks,
                 actors: actors_within(&actors, &span),
                 reports: heads.range(span.first..=span.last).map(|(&node, &head)| (node, head)).collect(),
@@ -56,11 +87,17 @@ impl Planes<'_> {
 
     /// Returns what a peer lacks that knows this much, cut to one message; none if it lacks nothing.
     pub fn lacking(&self, theirs: &Known) -> Option<Ranges> {
-        let mut ranges = Ranges { span: theirs.span, intent: Vec::new(), reports: Vec::new(), more: false };
+        let mut ranges = Ranges {
+            span: theirs.span,
+            parts: theirs.parts.clone(),
+            intent: Vec::new(),
+            reports: Vec::new(),
+            more: false,
+        };
         let mut budget = BATCH_BYTES_MAX;
         let known = by_actor(theirs);
         let nothing = BTreeSet::new();
-        for actor in self.actors(&theirs.span).into_keys() {
+        for actor in self.actors(&theirs.span, &theirs.parts).into_keys() {
             let (upto, ahead) = known.get(&actor).map_or((0, &nothing), |known| (known.upto, &known.ahead));
             let Some((range, complete)) = self.intent.range(actor, upto, ahead, budget) else { continue };
             let weight = 64 + range.entries.iter().map(Entry::weight).sum::<usize>();
@@ -72,7 +109,7 @@ impl Planes<'_> {
             }
         }
         let heads: BTreeMap<NodeId, Head> = theirs.reports.iter().copied().collect();
-        for node in self.heads(&theirs.span).into_keys() {
+        for node in self.heads(&theirs.span, &theirs.parts).into_keys() {
             let head = heads.get(&node).copied().unwrap_or_default();
             let Some(range) = self.reports.range(&node, head, budget) else { continue };
             let weight = 96 + range.items.iter().map(Item::weight).sum::<usize>();
@@ -101,7 +138,8 @@ impl Planes<'_> {
     /// Returns how many writes known here a peer does not know, of the nodes of which it told.
     pub fn behind(&self, theirs: &Known) -> u64 {
         let known = by_actor(theirs);
-        let inside = self.intent.vector().iter().filter(|(actor, _)| theirs.span.contains(&actor.node));
+        let told = |node: &NodeId| theirs.span.contains(node) && theirs.parts.contains(node);
+        let inside = self.intent.vector().iter().filter(|(actor, _)| told(&actor.node));
         inside
             .map(|(actor, counter)| counter.saturating_sub(known.get(&actor).map_or(0, |known| known.upto)))
             .fold(0, u64::saturating_add)
@@ -127,23 +165,40 @@ impl Planes<'_> {
         repair
     }
 
-    fn actors(&self, span: &Span) -> BTreeMap<Actor, ActorKnown> {
+    fn actors(&self, span: &Span, parts: &Parts) -> BTreeMap<Actor, ActorKnown> {
         let vector = self.intent.vector();
+        let told = |node: &NodeId| span.contains(node) && parts.contains(node);
         let fresh = |actor, upto| ActorKnown { actor, upto, ahead: BTreeSet::new() };
         let mut actors: BTreeMap<Actor, ActorKnown> = vector
             .iter()
-            .filter(|(actor, _)| span.contains(&actor.node))
+            .filter(|(actor, _)| told(&actor.node))
             .map(|(actor, upto)| (actor, fresh(actor, upto)))
             .collect();
-        for (actor, ahead) in vector.pending().filter(|(actor, _)| span.contains(&actor.node)) {
+        for (actor, ahead) in vector.pending().filter(|(actor, _)| told(&actor.node)) {
             actors.entry(actor).or_insert_with(|| fresh(actor, 0)).ahead.clone_from(ahead);
         }
         actors
     }
 
-    fn heads(&self, span: &Span) -> BTreeMap<NodeId, Head> {
-        self.reports.heads().filter(|(node, _)| span.contains(node)).collect()
+    fn heads(&self, span: &Span, parts: &Parts) -> BTreeMap<NodeId, Head> {
+        self.reports.heads().filter(|(node, _)| span.contains(node) && parts.contains(node)).collect()
     }
+}
+
+/// Below so many actors or nodes, what is known is told in full at once.
+const LINES_IN_FULL: usize = 64;
+
+/// Returns a hash of what is known of the nodes in each of `count` parts.
+fn sketched(actors: &BTreeMap<Actor, ActorKnown>, heads: &BTreeMap<NodeId, Head>, count: usize) -> Vec<u32> {
+    let of = u16::try_from(count).unwrap_or(1);
+    let mut parts: Vec<Vec<u8>> = alloc::vec![Vec::new(); count];
+    for known in actors.values() {
+        parts[usize::from(Parts::number(of, &known.actor.node))].extend(wire::encode(known));
+    }
+    for line in heads {
+        parts[usize::from(Parts::number(of, line.0))].extend(wire::encode(&line));
+    }
+    parts.iter().map(|part| (hash::rank64("part", &[part]) >> 32) as u32).collect()
 }
 
 fn by_actor(known: &Known) -> BTreeMap<Actor, &ActorKnown> {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crdt::Actor;
+use crate::crdt::{Actor, Dot};
 use crate::id::NodeId;
 use crate::intent::Entry;
 use crate::intent::key::Key;
@@ -32,6 +32,12 @@ pub enum Message {
     RepairAsk(RepairAsk),
     /// The answer to it; kind 7.
     Repair(Repair),
+    /// "These writes of yours are durable here"; kind 8.
+    Stored(ActorKnown),
+    /// "These writes were removed, and their tombstones are forgotten"; kind 9.
+    Gone(Gone),
+    /// "This is what I have, as many hashes": tell me what you know where they differ; kind 10.
+    Sketch(Sketch),
 }
 
 /// What a node has, as hashes.
@@ -43,6 +49,8 @@ pub struct Digests {
     pub plan: [u8; 32],
     /// Of which intent writes and which reports it knows.
     pub known: [u8; 32],
+    /// Of which intent writes it knows.
+    pub writes: [u8; 32],
 }
 
 /// Opens a round of anti-entropy, or closes it when both have the same.
@@ -63,13 +71,34 @@ pub struct Span {
     pub last: NodeId,
 }
 
+/// Some of the equal parts that the space of ids is cut into; all of it if there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Into how many parts, a power of two of at most [`PARTS_MAX`].
+    pub of: u16,
+    /// Which, ascending.
+    pub numbers: Vec<u16>,
+}
+
+/// What a node has, hashed part by part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sketch {
+    /// A hash of what is known of the nodes in each part; as many as a power of two of at most [`PARTS_MAX`].
+    pub hashes: Vec<u32>,
+}
+
+/// Parts of the space of ids in a sketch at most.
+pub const PARTS_MAX: usize = 1_024;
+
 /// What a node knows of the writes and reports of the nodes in a span, complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// What the sender has in all.
     pub digests: Digests,
-    /// Of whom this tells.
+    /// Of whom this tells,
     pub span: Span,
+    /// if they are in one of these parts.
+    pub parts: Parts,
     /// Whether the receiver, if it lacks something, should tell what it knows.
     pub asks: bool,
     /// Per actor, which writes.
@@ -92,8 +121,10 @@ pub struct ActorKnown {
 /// What the receiver of this lacked when it told what it knew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ranges {
-    /// Of whom this tells.
+    /// Of whom this tells,
     pub span: Span,
+    /// if they are in one of these parts.
+    pub parts: Parts,
     /// Writes.
     pub intent: Vec<Range>,
     /// Reports.
@@ -129,6 +160,13 @@ pub struct Repair {
     pub next: Option<Cursor>,
 }
 
+/// Answers a repair that would bring back what was removed: the receiver was away for longer than tombstones are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Which writes of which registers.
+    pub writes: Vec<(Key, Dot)>,
+}
+
 /// A place among all entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -149,6 +187,9 @@ impl Message {
             Self::Push(body) => wire::seal(5, body),
             Self::RepairAsk(body) => wire::seal(6, body),
             Self::Repair(body) => wire::seal(7, body),
+            Self::Stored(body) => wire::seal(8, body),
+            Self::Gone(body) => wire::seal(9, body),
+            Self::Sketch(body) => wire::seal(10, body),
         };
         debug_assert!(message.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", message.len());
         message
@@ -165,6 +206,9 @@ impl Message {
             5 => Self::Push(envelope.read()?),
             6 => Self::RepairAsk(envelope.read()?),
             7 => Self::Repair(envelope.read()?),
+            8 => Self::Stored(envelope.read()?),
+            9 => Self::Gone(envelope.read()?),
+            10 => Self::Sketch(envelope.read()?),
             _ => return Ok(None),
         }))
     }
@@ -182,5 +226,23 @@ impl Span {
     /// Tells whether the node is in it.
     pub fn contains(&self, node: &NodeId) -> bool {
         self.first <= *node && *node <= self.last
+    }
+}
+
+impl Parts {
+    /// Returns the number of the part that a node is in.
+    pub fn number(of: u16, node: &NodeId) -> u16 {
+        let high = u32::from(u16::from_be_bytes([node.0[0], node.0[1]]));
+        u16::try_from((high * u32::from(of)) >> 16).unwrap_or(u16::MAX)
+    }
+
+    /// Tells whether this is everybody.
+    pub fn is_all(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// Tells whether the node is in one of them.
+    pub fn contains(&self, node: &NodeId) -> bool {
+        self.is_all() || self.numbers.binary_search(&Self::number(self.of, node)).is_ok()
     }
 }

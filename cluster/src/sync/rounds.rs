@@ -81,7 +81,7 @@ impl Rounds {
     pub fn ask(&mut self, now: Instant, up: &[NodeId]) -> Vec<NodeId> {
         let mut asked = core::mem::take(&mut self.due);
         if now >= self.next {
-            self.next = now + self.jittered();
+            self.next = now + scaled(self.jittered(), up.len());
             asked.extend(self.random.choose(up, 1));
         }
         asked.into_iter().collect()
@@ -163,3 +163,12 @@ impl Rounds {
         Duration::from_micros(micros / 4 * 3 + self.random.below(micros / 2 + 1))
     }
 }
+
+/// Returns the time between rounds among so many others: news mostly comes by pushes, and a round costs more the more
+/// nodes there are to compare.
+fn scaled(interval: Duration, others: usize) -> Duration {
+    interval.saturating_mul(u32::try_from(others / OTHERS_PER_INTERVAL).unwrap_or(u32::MAX).max(1))
+}
+
+/// The time between rounds grows by one interval for each so many others.
+const OTHERS_PER_INTERVAL: usize = 100;

@@ -39,6 +39,7 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         names: sources.plan.names.clone(),
         routes: plan::routes(&sources.own, sources.plan, sources.membership),
         agreement: agreement(sources),
+        conflicts: sources.intent.conflicts(),
     }
 }
 

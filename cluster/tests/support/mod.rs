@@ -34,6 +34,8 @@ pub struct World {
     pub sent_bytes: Vec<u64>,
     /// Every message ever sent.
     pub messages: Vec<Vec<u8>>,
+    /// Changes the knobs of each node that starts.
+    tune: fn(&mut Config),
 }
 
 pub struct Node {
@@ -82,6 +84,11 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
 impl World {
     /// Makes `count` nodes: the first founds the shoal, the others know the first.
     pub fn new(count: usize) -> Self {
+        Self::tuned(count, |_| {})
+    }
+
+    /// As [`Self::new`], with other knobs.
+    pub fn tuned(count: usize, tune: fn(&mut Config)) -> Self {
         let mut world = Self {
             nodes: Vec::new(),
             now: Instant::from_micros(1_000_000),
@@ -91,6 +98,7 @@ impl World {
             loss_permille: 0,
             sent_bytes: vec![0; count],
             messages: Vec::new(),
+            tune,
         };
         for number in 0..count {
             let contacts = if number == 0 { Vec::new() } else { vec![(node_id(0), meta(0).gossip)] };
@@ -118,7 +126,8 @@ impl World {
         let now = self.now();
         let node = &mut self.nodes[number];
         node.epoch += 1;
-        let config = Config::new([3; 32], node.epoch, meta(number), node.contacts.clone());
+        let mut config = Config::new([3; 32], node.epoch, meta(number), node.contacts.clone());
+        (self.tune)(&mut config);
         let mut seed = [number as u8; 32];
         seed[0] = node.epoch as u8;
         node.core = Some(Cluster::restore(node.id, config, seed, now, node.disk.clone().into_iter()).unwrap());

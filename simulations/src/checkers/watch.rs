@@ -101,7 +101,8 @@ pub(crate) fn durable(core: &Cluster, disk: &Disk, service: &str) -> Result<(), 
     for version in core.intent().versions(&key) {
         let written = disk.records().iter().rev().any(|record| match Record::decode(record) {
             Ok(Record::Entry(entry)) => entry.version.dot == version.dot,
-            Ok(Record::Start(_) | Record::Vector(_) | Record::Member(_)) | Err(_) => false,
+            Ok(Record::Start(_) | Record::Vector(_) | Record::Member(_) | Record::Collected(_) | Record::Gone(_))
+            | Err(_) => false,
         });
         if !written {
             return Err(format!("acknowledged a write of {service} that is not on its disk"));

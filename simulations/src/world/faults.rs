@@ -251,7 +251,7 @@ fn last_counter(records: &[Vec<u8>], actor: Actor) -> u64 {
     let counters = records.iter().filter_map(|record| match Record::decode(record).ok()? {
         Record::Entry(entry) if entry.version.dot.actor == actor => Some(entry.version.dot.counter),
         Record::Vector(known) => known.into_iter().find(|(known, _)| *known == actor).map(|(_, counter)| counter),
-        Record::Start(_) | Record::Entry(_) | Record::Member(_) => None,
+        Record::Start(_) | Record::Entry(_) | Record::Member(_) | Record::Collected(_) | Record::Gone(_) => None,
     });
     counters.max().unwrap_or(0)
 }
@@ -263,7 +263,7 @@ fn garbage(roll: u64) -> Vec<u8> {
     let noise: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
     match random.below(3) {
         0 => noise,
-        1 => wire::encode(&(wire::WIRE_VERSION, 1 + random.below(7) as u16, noise)),
+        1 => wire::encode(&(wire::WIRE_VERSION, 1 + random.below(10) as u16, noise)),
         _ => wire::encode(&(wire::WIRE_VERSION + 1, 70 + random.below(10) as u16, noise)),
     }
 }

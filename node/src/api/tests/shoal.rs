@@ -180,5 +180,6 @@ fn views() -> Views {
         images: BTreeMap::from([(format!("far:1@{FAR_DIGEST}"), BTreeSet::from([node(2)]))]),
         names: Names::default(),
         agreement: Agreement { intent: [1; 32], plan: [1; 32], peers: BTreeMap::from([(node(2), peer)]) },
+        conflicts: Vec::new(),
     }
 }
