@@ -178,7 +178,9 @@ impl Membership {
         let before = known.as_ref().map(|known| known.state);
         let was_up = before.is_some_and(MemberState::is_up);
         self.changes += 1;
-        self.unconfirmed.remove(&id);
+        if from != self.own.id {
+            self.unconfirmed.remove(&id);
+        }
         let ended = self.suspicions.remove(&id);
         if let Some(suspicion) = ended.filter(|_| member.state == MemberState::Alive) {
             self.note_refutation(now, id, &suspicion);
