@@ -41,6 +41,7 @@ mod probe;
 mod probing;
 mod roster;
 mod seeking;
+mod slowness;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use message::MembershipMessage;
 use message::{Body, Update};
 use probe::Probes;
 use roster::Roster;
+use slowness::Slowness;
 use suspicion::Suspicion;
 
 /// Members that hear a goodbye directly.
@@ -94,8 +96,7 @@ pub struct Membership {
     unconfirmed: BTreeSet<NodeId>,
     probes: Probes,
     suspicions: BTreeMap<NodeId, Suspicion>,
-    /// Members that were late to refute, and until when that counts.
-    slow: BTreeMap<NodeId, Instant>,
+    slowness: Slowness,
     updates: Updates,
     health: Health,
     timers: Timers,
@@ -150,7 +151,7 @@ impl Membership {
             unconfirmed: BTreeSet::new(),
             probes: Probes::default(),
             suspicions: BTreeMap::new(),
-            slow: BTreeMap::new(),
+            slowness: Slowness::default(),
             updates: Updates::default(),
             health: Health::default(),
             timers,

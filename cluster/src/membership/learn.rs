@@ -1,7 +1,5 @@
 //! Learning: how what is said of members becomes what this node thinks of them, and how it answers for itself.
 
-use core::time::Duration;
-
 use super::member::{Member, MemberState};
 use super::message::{Body, Update, believable};
 use super::suspicion::Suspicion;
@@ -14,8 +12,6 @@ use crate::mutation::{self, Mutation};
 
 /// A refutation is late after this part of the suspicion timeout.
 const LATE_SHARE: u32 = 4;
-/// How long a late refutation is remembered.
-const SLOW_MEMORY: Duration = Duration::from_secs(600);
 
 impl Membership {
     /// Takes in what `from` says of a member; `spread` says whether others should hear news of it.
@@ -155,8 +151,8 @@ impl Membership {
     /// time as it would have had.
     pub(super) fn note_slow(&mut self, now: Instant, id: NodeId) {
         let known = self.leniency(now, &id) > 1;
-        if self.slow.len() < NODES_MAX && self.members.contains_key(&id) {
-            self.slow.insert(id, now + SLOW_MEMORY);
+        if self.members.contains_key(&id) {
+            self.slowness.late(now, id);
         }
         if let Some(suspicion) = self.suspicions.get_mut(&id).filter(|_| !known) {
             suspicion.relax(self.config.slow_factor);
@@ -165,10 +161,7 @@ impl Membership {
 
     /// Returns how many times as long a member has that is known to be slow; 1 for others.
     pub(super) fn leniency(&mut self, now: Instant, id: &NodeId) -> u32 {
-        if self.slow.get(id).is_some_and(|until| *until <= now) {
-            self.slow.remove(id);
-        }
-        if self.slow.contains_key(id) { self.config.slow_factor } else { 1 }
+        if self.slowness.is_slow(now, id) { self.config.slow_factor } else { 1 }
     }
 
     /// Takes over a member's record that supersedes the one known; all that follows from it is done here.

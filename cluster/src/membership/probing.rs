@@ -89,6 +89,8 @@ impl Membership {
             self.health.better();
             if now.since(probe.sent) > self.config.probe_deadline {
                 self.note_slow(now, from);
+            } else {
+                self.slowness.timely(&from);
             }
         } else if self.probes.is_overdue(&from, number) {
             self.note_slow(now, from);
