@@ -1,7 +1,8 @@
 //! Commands: what operators want, checked against what is there, and written as intent.
 
 use crate::Cluster;
-use crate::id::ServiceId;
+use crate::id::{NodeId, ServiceId};
+use crate::intent::node::{NodeIntent, NodeSpec};
 use crate::intent::service::{Service, ServiceSpec};
 use crate::io::{Command, CommandError, Receipt};
 use crate::limits::SERVICES_MAX;
@@ -13,6 +14,7 @@ impl Cluster {
             Command::CreateService(spec) => self.create_service(spec),
             Command::UpdateService { id, version, spec } => self.update_service(&id, version, spec),
             Command::RemoveService(id) => self.remove_service(&id),
+            Command::UpdateNode { node, version, spec } => self.update_node(node, version, spec),
             Command::Leave => {
                 self.membership.leave(self.now.mono);
                 Ok(Receipt::Done)
@@ -65,6 +67,21 @@ impl Cluster {
         let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
         let name = present.spec.name.clone();
         let entry = self.intent.remove_service(self.now.wall_ms, &name);
+        self.publish(entry);
+        Ok(Receipt::Done)
+    }
+
+    fn update_node(&mut self, node: NodeId, named: u64, spec: NodeSpec) -> Result<Receipt, CommandError> {
+        spec.check()?;
+        if !self.membership.members().contains_key(&node) {
+            return Err(CommandError::NoSuchNode(node));
+        }
+        let present = self.intent.nodes().get(&node).map_or(0, |intent| intent.version);
+        if present != named {
+            return Err(CommandError::NodeOutOfSequence { node, named, present });
+        }
+        let intent = NodeIntent { node, version: present.saturating_add(1), spec };
+        let entry = self.intent.write_node(self.now.wall_ms, &intent);
         self.publish(entry);
         Ok(Receipt::Done)
     }

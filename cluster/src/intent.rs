@@ -8,6 +8,7 @@ pub mod conflict;
 pub mod constraint;
 pub mod key;
 pub mod name;
+pub mod node;
 pub mod range;
 pub mod service;
 
@@ -26,6 +27,7 @@ use self::digest::Sum;
 use self::grave::Graves;
 use self::key::{Key, Kind};
 use self::name::Name;
+use self::node::NodeIntent;
 use self::served::Served;
 use self::service::Service;
 use crate::clock::HybridClock;
@@ -119,6 +121,11 @@ impl Intent {
         self.served.blocks()
     }
 
+    /// Returns what operators want of nodes; nothing is there of those of which they have not said anything.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
+        self.served.nodes()
+    }
+
     /// Returns a digest of all surviving versions with a value: equal if and only if they are.
     pub fn digest(&self) -> [u8; 32] {
         self.sum.digest()
@@ -184,6 +191,11 @@ impl Intent {
     /// Writes a tombstone over the service with this name.
     pub fn remove_service(&mut self, wall_ms: u64, name: &Name) -> Entry {
         self.write(wall_ms, Key::service(name), None)
+    }
+
+    /// Writes what operators want of a node.
+    pub fn write_node(&mut self, wall_ms: u64, intent: &NodeIntent) -> Entry {
+        self.write(wall_ms, Key::node(&intent.node), Some(wire::encode(intent)))
     }
 
     /// Claims the IPv4 block with this number for this node.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::name::Name;
+use crate::intent::node::{NodeSpec, NodeSpecError};
 use crate::intent::service::{ServiceSpec, SpecError, TaskSpec};
 use crate::plan::addresses::Addresses;
 
@@ -120,6 +121,15 @@ pub enum Command {
     },
     /// Remove a service and its tasks.
     RemoveService(ServiceId),
+    /// Replace what operators want of a node.
+    UpdateNode {
+        /// Which; it must be a member.
+        node: NodeId,
+        /// The version that the new spec was made from; 0 if nothing was wanted of it yet.
+        version: u64,
+        /// The new spec.
+        spec: NodeSpec,
+    },
     /// Say goodbye to the others: this node's tasks move away at once. The caller stops it afterwards.
     Leave,
 }
@@ -157,6 +167,22 @@ pub enum CommandError {
         /// What it is.
         present: u64,
     },
+    /// No member has this id.
+    #[error("node {0} not found")]
+    NoSuchNode(NodeId),
+    /// What is wanted of the node was made from an older version than the present one. Clients match the text's ending.
+    #[error("version {named} of node {node} is not its present version {present}: update out of sequence")]
+    NodeOutOfSequence {
+        /// Which.
+        node: NodeId,
+        /// What the caller named.
+        named: u64,
+        /// What it is.
+        present: u64,
+    },
+    /// What is wanted of the node cannot be accepted.
+    #[error(transparent)]
+    NodeSpec(#[from] NodeSpecError),
     /// An update may not rename.
     #[error("renaming services is not supported: {from} cannot become {to}")]
     Rename {

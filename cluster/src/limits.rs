@@ -20,6 +20,12 @@ pub const NAME_BYTES_MAX: usize = 63;
 pub const TASKS_PER_NODE_MAX: usize = 2_000;
 /// Slots that one plan places; those of the last services by id beyond it wait.
 pub const SLOTS_MAX: usize = 4_000_000;
+/// Constraints, preferences or platforms of one service.
+pub const CONSTRAINTS_MAX: usize = 64;
+/// Labels that operators may write on one node.
+pub const LABELS_MAX: usize = 64;
+/// Bytes of one label of a node, name and value together.
+pub const LABEL_BYTES_MAX: usize = 256;
 /// Bytes of one constraint or placement preference.
 pub const CONSTRAINT_BYTES_MAX: usize = 512;
 /// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.

@@ -4,6 +4,7 @@
 //! overlay, what names answer, where packets go. No clock, no randomness, no floats; each order ends in an id.
 
 pub mod addresses;
+pub mod forecast;
 mod inputs;
 pub mod names;
 pub mod placement;
@@ -12,15 +13,17 @@ pub mod routes;
 pub(crate) mod tests;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::addresses::{Block, Overlay};
 use self::names::Names;
-use self::placement::{Assignments, Placed};
+use self::placement::{Assignments, Inputs, Placed};
 use self::routes::{PeerRoute, Routes};
 use crate::hash;
 use crate::id::NodeId;
 use crate::intent::Intent;
+use crate::intent::node::Availability;
 use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
 use crate::reports::Reports;
@@ -44,6 +47,13 @@ pub struct Plan {
     wanted: Placed,
 }
 
+impl Plan {
+    /// Returns what the assignments were computed from: all that a forecast needs.
+    pub fn inputs(&self) -> &Arc<Inputs> {
+        self.wanted.inputs()
+    }
+}
+
 /// Computes the plan of the shoal whose CA has this fingerprint.
 pub fn plan(shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
     follow(Plan::default(), shoal, intent, membership, reports)
@@ -53,7 +63,7 @@ pub fn plan(shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports:
 /// that are still the same is taken over.
 pub fn follow(earlier: Plan, shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
     let mut wanted = earlier.wanted;
-    let mut inputs = inputs::inputs(intent, membership);
+    let mut inputs = inputs::inputs(intent, membership, reports);
     inputs.nodes.drain(..own_order(intent).min(inputs.nodes.len()));
     let same = !wanted.follow(inputs);
     let assignments = wanted.assignments().clone();
@@ -71,8 +81,18 @@ fn own_order(intent: &Intent) -> usize {
     usize::from(mutation::on(Mutation::PlanByOwner) && intent.actor().node.0[0] % 2 == 1)
 }
 
-/// Computes the plan from an earlier one after a change of the reports alone: only names follow from them.
-pub fn follow_reports(earlier: Plan, intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
+/// Computes the plan from an earlier one after a change of the reports alone: names follow from them, and where a node is
+/// paused, what stays there.
+pub fn follow_reports(
+    earlier: Plan,
+    shoal: &[u8; 32],
+    intent: &Intent,
+    membership: &Membership,
+    reports: &Reports,
+) -> Plan {
+    if intent.nodes().values().any(|node| node.spec.availability == Availability::Pause) {
+        return follow(earlier, shoal, intent, membership, reports);
+    }
     with_names(earlier, intent, membership, reports)
 }
 

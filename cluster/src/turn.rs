@@ -119,7 +119,7 @@ impl Cluster {
         let only_reports = self.planned.is_some_and(|planned| planned[..2] == present[..2]);
         let earlier = core::mem::take(&mut self.plan);
         self.plan = if only_reports {
-            plan::follow_reports(earlier, intent, membership, reports)
+            plan::follow_reports(earlier, &self.config.shoal, intent, membership, reports)
         } else {
             plan::follow(earlier, &self.config.shoal, intent, membership, reports)
         };

@@ -4,14 +4,17 @@ pub(crate) mod compute;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::id::{NodeId, TaskId};
+use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::conflict::Conflict;
+use crate::intent::node::NodeIntent;
 use crate::intent::service::Service;
 use crate::membership::member::Member;
 use crate::plan::addresses::Block;
 use crate::plan::names::Names;
+use crate::plan::placement::Inputs;
 use crate::plan::routes::Routes;
 use crate::reports::task::TaskReport;
 
@@ -26,6 +29,12 @@ pub struct Views {
     pub blocks: BTreeMap<NodeId, Block>,
     /// Every service, in order of name.
     pub services: Vec<Service>,
+    /// What operators want of nodes.
+    pub nodes: BTreeMap<NodeId, NodeIntent>,
+    /// Of each global service, the node of each slot: its slots have numbers that stand for nodes.
+    pub globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>>,
+    /// What placement was computed from: all that a forecast needs.
+    pub inputs: Arc<Inputs>,
     /// Every task that any node reports or the plan wants, in order of service, slot, newest first.
     pub tasks: Vec<TaskView>,
     /// Which nodes have which image, as told by [`crate::Input::Images`]; nodes that are up only.

@@ -9,10 +9,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use shoal_cluster::clock::Stamp;
 use shoal_cluster::crdt::{Actor, Context, Dot, Version};
 use shoal_cluster::intent::Entry;
+use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec};
 use shoal_cluster::intent::range::Range;
-use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::service::{ImageRef, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::membership::MembershipMessage;
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::membership::message::{Body, Update};
@@ -42,13 +44,16 @@ fn service() -> Service {
     let mut task = TaskSpec::new(ImageRef { reference: "web:1".into(), digest: Some("sha256:ab".into()) });
     task.args = vec!["-v".into()];
     task.env = vec!["A=1".into()];
-    ServiceSpec {
-        name: Name::new("Web").unwrap(),
-        labels: BTreeMap::from([("k".into(), "v".into())]),
-        replicas: 3,
-        task,
-    }
-    .into_service()
+    let mut spec = ServiceSpec::new(Name::new("Web").unwrap(), 3, task);
+    spec.labels = BTreeMap::from([("k".into(), "v".into())]);
+    spec.reserved = Reserved { nano_cpus: 500_000_000, memory_bytes: 1 << 20 };
+    spec.placement = PlacementSpec {
+        constraints: vec![Constraint::parse("node.labels.disk==ssd").unwrap()],
+        spread: vec![Spread::parse("node.labels.zone").unwrap()],
+        replicas_per_node_max: 2,
+        platforms: vec![("linux".into(), "amd64".into())],
+    };
+    spec.into_service()
 }
 
 trait IntoService {
@@ -136,6 +141,11 @@ fn member() -> Member {
     Member { id: NodeId([0x11; 32]), incarnation: 4, state: MemberState::Suspect, meta }
 }
 
+fn node_intent() -> NodeIntent {
+    let labels = BTreeMap::from([("zone".into(), "a".into())]);
+    NodeIntent { node: NodeId([0x11; 32]), version: 2, spec: NodeSpec { availability: Availability::Drain, labels } }
+}
+
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let digests = Digests { intent: [1; 32], plan: [2; 32], known: [3; 32], writes: [4; 32] };
     let node = NodeId([0x11; 32]);
@@ -179,6 +189,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("record gone", Record::Gone(vec![(entry().key, entry().version.dot)]).encode()),
         ("record member", Record::Member(member()).encode()),
         ("service", wire::encode(&service())),
+        ("node intent", wire::encode(&node_intent())),
         ("block claim", wire::encode(&NodeId([0x11; 32]))),
     ]
 }

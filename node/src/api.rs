@@ -17,6 +17,7 @@ mod networks;
 mod nodes;
 mod not_here;
 mod params;
+mod plan;
 mod router;
 mod services;
 mod shoal;

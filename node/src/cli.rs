@@ -7,6 +7,7 @@ mod image;
 mod join_token;
 mod node;
 mod output;
+mod plan;
 mod service;
 mod status;
 mod table;
@@ -70,11 +71,15 @@ pub enum ClientCommand {
     /// Create, scale, update and remove services.
     #[command(subcommand)]
     Service(service::ServiceCommand),
-    /// List and inspect nodes.
+    /// List, inspect and update nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
     /// Show whether the shoal is agreed, and who is behind.
     Status(status::StatusArgs),
+    /// Show which node runs how much, and what would move if nodes failed, joined or were drained.
+    Plan(plan::PlanArgs),
+    /// Show why a task is where it is, or why it is pending.
+    Why(plan::WhyArgs),
     /// Show the versions of this command and of the node.
     Version,
     /// Print how another node joins.
@@ -117,6 +122,8 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
         ClientCommand::Image(command) => image::run(command, &client, &mut output).await,
         ClientCommand::Service(command) => service::run(command, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
+        ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,
+        ClientCommand::Why(args) => plan::why(args, &client, &mut output).await,
         ClientCommand::Status(args) => status::run(args, &client, &mut output).await,
         ClientCommand::JoinToken(args) => join_token::run(&args, &client, &mut output).await,
         ClientCommand::Version => Ok(ExitCode::SUCCESS),

@@ -265,7 +265,7 @@ fn declared(args: &Args) -> Vec<Vec<u8>> {
             let mut task = TaskSpec::new(image);
             task.args = vec!["serve".to_owned(), "--port".to_owned(), "80".to_owned()];
             let labels = BTreeMap::from([("com.example.stack".to_owned(), format!("stack-{}", service / 10))]);
-            let spec = ServiceSpec { name: service_name(service), labels, replicas: 3, task };
+            let spec = ServiceSpec { labels, ..ServiceSpec::new(service_name(service), 3, task) };
             core.apply(now, Command::CreateService(spec)).expect("a new name is accepted");
         }
         let snapshot = core.snapshot();

@@ -4,7 +4,7 @@
 //! Input: a declaration of services and of nodes in TOML, and whom to kill. Output: a report to read, and whether it is
 //! as the operator wants it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -207,7 +207,7 @@ fn spec(line: &ServiceLine) -> Result<ServiceSpec, DrillError> {
     let name = Name::new(&line.name)
         .map_err(|error| DrillError::Declaration(format!("{:?} cannot be a service's name: {error}", line.name)))?;
     let image = ImageRef { reference: line.name.clone(), digest: None };
-    Ok(ServiceSpec { name, labels: BTreeMap::new(), replicas: line.replicas, task: TaskSpec::new(image) })
+    Ok(ServiceSpec::new(name, line.replicas, TaskSpec::new(image)))
 }
 
 /// Returns the sets of nodes to kill, and whether there are more.

@@ -1,6 +1,5 @@
 //! One run: safety phase, heal, liveness phase, then one node is lost and comes back, then, in some runs, all but one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_cluster::intent::name::Name;
@@ -147,12 +146,7 @@ fn survive(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
     let began = world.at_us;
     (0..world.nodes.len()).filter(|node| *node != last).for_each(|node| world.unplug(node));
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: None };
-    let spec = ServiceSpec {
-        name: Name::new(LAST).expect("a plain name"),
-        labels: BTreeMap::new(),
-        replicas: 3,
-        task: TaskSpec::new(image),
-    };
+    let spec = ServiceSpec::new(Name::new(LAST).expect("a plain name"), 3, TaskSpec::new(image));
     let id = match world.command(last, Command::CreateService(spec)) {
         Some(Ok(Receipt::Service { id, .. })) => id,
         other => return Err(Outcome::Wrong(vec![format!("survivor: a lone node answers a command with {other:?}")])),

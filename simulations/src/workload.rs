@@ -142,12 +142,9 @@ fn update(service: Service, write: u64, roll: u64) -> Command {
 
 fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
-    ServiceSpec {
-        name: Name::new(name).expect("a plain name"),
-        labels: [(WRITE_LABEL.to_owned(), write.to_string())].into(),
-        replicas: replicas(roll),
-        task: TaskSpec::new(image),
-    }
+    let mut spec = ServiceSpec::new(Name::new(name).expect("a plain name"), replicas(roll), TaskSpec::new(image));
+    spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
+    spec
 }
 
 fn replicas(roll: u64) -> u32 {

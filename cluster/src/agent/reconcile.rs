@@ -8,7 +8,8 @@ use super::task::Task;
 use super::{Agent, AgentAction, Slot, Sources, block};
 use crate::clock::Now;
 use crate::id::{NodeId, ServiceId, TaskId};
-use crate::intent::service::Service;
+use crate::intent::node::Availability;
+use crate::intent::service::{Mode, Service};
 use crate::io::{Event, TaskCommand, TaskOrder};
 use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
 use crate::mutation::{self, Mutation};
@@ -66,7 +67,7 @@ impl Agent {
     /// Decides on one live task, its revision apart.
     fn judge(&self, task: &Task, sources: Sources<'_>, block: Option<Block>) -> Verdict {
         let report = &task.report;
-        let wanted = sources.intent.service(&report.service).is_some_and(|service| has_slot(service, report.slot));
+        let wanted = sources.intent.service(&report.service).is_some_and(|service| service.spec.has_slot(report.slot));
         if !wanted || !block.is_some_and(|block| holds(&block, &report.addresses)) {
             return Verdict::Stop;
         }
@@ -74,9 +75,21 @@ impl Agent {
             Some(node) if *node == self.own || mutation::on(Mutation::DoublePlacement) => Verdict::Keep,
             Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
             Some(node) if report.state < TaskState::Running || runs_at(node, task, sources) => Verdict::Stop,
-            // It runs, and the node that should run it does not yet; or there is no such node.
-            Some(_) | None => Verdict::Keep,
+            // It runs, and the node that should run it does not yet.
+            Some(_) => Verdict::Keep,
+            None if report.state < TaskState::Running || self.must_go(report, sources) => Verdict::Stop,
+            // No node has room for it, this one neither; it may run on.
+            None => Verdict::Keep,
         }
+    }
+
+    /// Tells whether a task has to end though no node takes its slot: its node is drained, or it is of a global service,
+    /// which this node should not run.
+    fn must_go(&self, report: &TaskReport, sources: Sources<'_>) -> bool {
+        let drained =
+            sources.intent.nodes().get(&self.own).map(|node| node.spec.availability) == Some(Availability::Drain);
+        let global = sources.intent.service(&report.service).is_some_and(|service| service.spec.mode == Mode::Global);
+        drained || global
     }
 
     /// Stops tasks of another revision than their service's in slots assigned here: those that do not run at once, those
@@ -169,7 +182,7 @@ impl Agent {
             history.entry(task.slot()).or_default().push((task.number, *id));
         }
         for (slot, mut tasks) in history {
-            let wanted = sources.intent.service(&slot.0).is_some_and(|service| has_slot(service, slot.1));
+            let wanted = sources.intent.service(&slot.0).is_some_and(|service| service.spec.has_slot(slot.1));
             tasks.sort_unstable();
             let surplus = if wanted { tasks.len().saturating_sub(TASK_HISTORY_PER_SLOT) } else { tasks.len() };
             for (_, id) in &tasks[..surplus] {
@@ -205,10 +218,6 @@ impl Sources<'_> {
     fn is_present(&self, report: &TaskReport) -> bool {
         self.intent.service(&report.service).is_some_and(|service| service.revision == report.revision)
     }
-}
-
-fn has_slot(service: &Service, slot: u32) -> bool {
-    (1..=service.spec.replicas).contains(&slot)
 }
 
 fn holds(block: &Block, addresses: &Addresses) -> bool {

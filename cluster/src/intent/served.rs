@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 use super::key::{Key, Kind};
+use super::node::NodeIntent;
 use super::service::Service;
 use crate::crdt::{Register, Version};
 use crate::hash;
@@ -17,6 +18,7 @@ pub(super) struct Served {
     /// The names under which an id is served: one, unless its author is broken or hostile.
     ids: BTreeMap<ServiceId, BTreeSet<String>>,
     blocks: BTreeMap<u16, NodeId>,
+    nodes: BTreeMap<NodeId, NodeIntent>,
 }
 
 impl Served {
@@ -40,11 +42,16 @@ impl Served {
         self.blocks.iter().map(|(&number, &node)| (number, node))
     }
 
+    pub(super) fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
+        &self.nodes
+    }
+
     /// Follows a change of one register.
     pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
         match key.kind() {
             Some(Kind::Service) => self.refresh_service(&key.name, register),
             Some(Kind::Block) => self.refresh_block(key, register),
+            Some(Kind::Node) => self.refresh_node(key, register),
             None => {}
         }
     }
@@ -64,6 +71,13 @@ impl Served {
         }
     }
 
+    fn refresh_node(&mut self, key: &Key, register: &Register) {
+        self.nodes.retain(|node, _| Key::node(node) != *key);
+        if let Some(intent) = register.winner().and_then(|version| node_of(key, version)) {
+            self.nodes.insert(intent.node, intent);
+        }
+    }
+
     fn refresh_block(&mut self, key: &Key, register: &Register) {
         let Some(number) = key.block_number() else { return };
         let claims = register.versions().iter().filter_map(claimant_of);
@@ -72,6 +86,13 @@ impl Served {
             None => self.blocks.remove(&number),
         };
     }
+}
+
+/// Returns what a version wants of a node; none if it is a tombstone, of another node than the key's, or nothing that an
+/// operator could have declared.
+fn node_of(key: &Key, version: &Version) -> Option<NodeIntent> {
+    let intent: NodeIntent = wire::decode(version.value.as_ref()?).ok()?;
+    (Key::node(&intent.node) == *key && intent.spec.check().is_ok()).then_some(intent)
 }
 
 /// Returns the service in a version; none if it is a tombstone or written by a version of shoal that this one

@@ -1,16 +1,17 @@
 //! Services: what operators declare.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::constraint::{Constraint, Spread};
 use super::name::Name;
 use crate::hash;
 use crate::id::ServiceId;
-use crate::limits::{REPLICAS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 use crate::wire;
 
 /// One declared service, as the intent plane keeps it.
@@ -38,10 +39,49 @@ pub struct ServiceSpec {
     pub name: Name,
     /// The operator's own labels on the service.
     pub labels: BTreeMap<String, String>,
-    /// How many tasks should run, 0 to [`REPLICAS_MAX`].
+    /// Whether there are so many tasks, or one on every node that may run it.
+    pub mode: Mode,
+    /// How many tasks should run, 0 to [`REPLICAS_MAX`]; of no account if the service is global.
     pub replicas: u32,
+    /// What each task reserves on its node, used or not. Not part of the revision: to reserve more restarts nothing.
+    pub reserved: Reserved,
+    /// Which nodes may run the tasks, and how they are spread.
+    pub placement: PlacementSpec,
     /// What each task runs.
     pub task: TaskSpec,
+}
+
+/// How many tasks a service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mode {
+    /// As many as [`ServiceSpec::replicas`] says.
+    #[default]
+    Replicated,
+    /// One on every node that may run it.
+    Global,
+}
+
+/// What a task reserves; 0 is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// Billionths of a CPU.
+    pub nano_cpus: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+}
+
+/// Where the tasks of a service may run. See `docs/design/0010-placement.md`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementSpec {
+    /// What a node must be; all of them.
+    pub constraints: Vec<Constraint>,
+    /// Over which labels the tasks are spread, the most important first.
+    pub spread: Vec<Spread>,
+    /// How many of the tasks one node may run; 0 is no bound.
+    pub replicas_per_node_max: u32,
+    /// Systems and architectures that the image is for, such as `linux` and `amd64`, either may be empty; any if there
+    /// are none.
+    pub platforms: Vec<(String, String)>,
 }
 
 /// What one task of a service runs.
@@ -159,6 +199,27 @@ impl TaskSpec {
 }
 
 impl ServiceSpec {
+    /// Returns the spec of a service of so many tasks that asks nothing of its nodes.
+    pub fn new(name: Name, replicas: u32, task: TaskSpec) -> Self {
+        Self {
+            name,
+            labels: BTreeMap::new(),
+            mode: Mode::Replicated,
+            replicas,
+            reserved: Reserved::default(),
+            placement: PlacementSpec::default(),
+            task,
+        }
+    }
+
+    /// Tells whether the service may have a slot of this number. A global service's slots have the numbers of nodes.
+    pub fn has_slot(&self, slot: u32) -> bool {
+        match self.mode {
+            Mode::Replicated => (1..=self.replicas).contains(&slot),
+            Mode::Global => slot > 0,
+        }
+    }
+
     /// Checks what types cannot: replicas within bounds, and an encoding that one entry can hold.
     pub fn check(&self) -> Result<(), SpecError> {
         if self.replicas > REPLICAS_MAX {
@@ -166,6 +227,12 @@ impl ServiceSpec {
         }
         if self.task.image.reference.is_empty() {
             return Err(SpecError::NoImage);
+        }
+        let placement = &self.placement;
+        for count in [placement.constraints.len(), placement.spread.len(), placement.platforms.len()] {
+            if count > CONSTRAINTS_MAX {
+                return Err(SpecError::TooManyConstraints { count });
+            }
         }
         let bytes = self.weight();
         if bytes > VALUE_BYTES_MAX / 2 {
@@ -180,7 +247,12 @@ impl ServiceSpec {
         let list = |list: &[String]| list.iter().map(|item| item.len() + 8).sum::<usize>();
         let task = &self.task;
         let options = [&task.workdir, &task.user, &task.hostname, &task.stop_signal, &task.image.digest];
+        let constraints = self.placement.constraints.iter().map(|one| one.to_string().len());
+        let platforms = self.placement.platforms.iter().map(|(os, architecture)| os.len() + architecture.len() + 4);
         map(&self.labels)
+            + constraints.sum::<usize>()
+            + self.placement.spread.iter().map(|one| one.attribute().to_string().len()).sum::<usize>()
+            + platforms.sum::<usize>()
             + map(&task.labels)
             + list(&task.command)
             + list(&task.args)
@@ -198,6 +270,14 @@ pub enum SpecError {
     Replicas {
         /// What was asked for.
         replicas: u32,
+    },
+    /// More constraints, preferences or platforms than a service may have.
+    #[error(
+        "{count} constraints, preferences or platforms are too many: a service may have at most {CONSTRAINTS_MAX} of each"
+    )]
+    TooManyConstraints {
+        /// What was asked for.
+        count: usize,
     },
     /// No image was named.
     #[error("the service names no image")]

@@ -1,31 +1,76 @@
 //! Inputs of placement: what the planes say of services and nodes.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 
 use super::placement::{Amounts, Inputs, NodeInput, ServiceInput};
+use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
+use crate::intent::node::Availability;
+use crate::intent::service::{Mode, Service};
 use crate::membership::Membership;
 use crate::membership::member::{Member, Role};
+use crate::reports::Reports;
+use crate::reports::task::TaskState;
 
 /// Returns what placement is computed from.
-pub(super) fn inputs(intent: &Intent, membership: &Membership) -> Inputs {
-    let services = intent.services().map(|service| ServiceInput::plain(service.id, service.spec.replicas));
-    let nodes: Vec<NodeInput> = membership.members().values().filter(|member| member.state.is_up()).map(node).collect();
-    Inputs { services: services.collect(), nodes, pinned: BTreeMap::new() }
+pub(super) fn inputs(intent: &Intent, membership: &Membership, reports: &Reports) -> Inputs {
+    let up = membership.members().values().filter(|member| member.state.is_up());
+    Inputs {
+        services: intent.services().map(service).collect(),
+        nodes: up.map(|member| node(member, intent)).collect(),
+        pinned: pinned(intent, membership, reports),
+    }
 }
 
-fn node(member: &Member) -> NodeInput {
-    let meta = &member.meta;
+fn service(service: &Service) -> ServiceInput {
+    let (spec, placement) = (&service.spec, &service.spec.placement);
+    ServiceInput {
+        id: service.id,
+        replicas: spec.replicas,
+        global: spec.mode == Mode::Global,
+        reserved: Amounts { nano_cpus: spec.reserved.nano_cpus, memory_bytes: spec.reserved.memory_bytes },
+        constraints: placement.constraints.clone(),
+        platforms: placement.platforms.clone(),
+        spread: placement.spread.clone(),
+        replicas_per_node_max: placement.replicas_per_node_max,
+    }
+}
+
+fn node(member: &Member, intent: &Intent) -> NodeInput {
+    let (meta, wanted) = (&member.meta, intent.nodes().get(&member.id).map(|node| &node.spec));
     NodeInput {
         id: member.id,
         hostname: meta.name.as_str().into(),
         manager: meta.role == Role::Manager,
         os: meta.os.clone(),
         architecture: meta.architecture.clone(),
-        labels: BTreeMap::new(),
+        labels: wanted.map(|spec| spec.labels.clone()).unwrap_or_default(),
         engine_labels: BTreeMap::new(),
         capacity: Amounts { nano_cpus: meta.nano_cpus, memory_bytes: meta.memory_bytes },
-        active: true,
+        active: availability(intent, &member.id) == Availability::Active,
     }
+}
+
+/// Returns whether a node takes tasks, as operators want it.
+pub(super) fn availability(intent: &Intent, node: &NodeId) -> Availability {
+    intent.nodes().get(node).map(|node| node.spec.availability).unwrap_or_default()
+}
+
+/// Returns the slots that run on paused nodes, as those report them; of several tasks in one slot one on the node with
+/// the least id counts.
+fn pinned(intent: &Intent, membership: &Membership, reports: &Reports) -> BTreeMap<(ServiceId, u32), NodeId> {
+    let mut pinned = BTreeMap::new();
+    let paused = intent.nodes().values().filter(|node| node.spec.availability == Availability::Pause);
+    for (node, report) in paused.filter_map(|node| Some((node.node, reports.of(&node.node)?))) {
+        if !membership.is_up(&node) {
+            continue;
+        }
+        for task in report.tasks.values().filter(|task| task.state < TaskState::Stopping) {
+            let wanted = intent.service(&task.service).is_some_and(|service| service.spec.has_slot(task.slot));
+            if wanted {
+                pinned.entry((task.service, task.slot)).or_insert(node);
+            }
+        }
+    }
+    pinned
 }

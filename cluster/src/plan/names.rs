@@ -44,7 +44,7 @@ pub(super) fn names(
     }
     let services = intent.services().map(|service| {
         let tasks = running.get(&service.id).into_iter().flatten();
-        let wanted = tasks.filter(|((slot, _), _)| (1..=service.spec.replicas).contains(slot));
+        let wanted = tasks.filter(|((slot, _), _)| service.spec.has_slot(*slot));
         (service.spec.name.folded().to_string(), wanted.map(|(_, addresses)| *addresses).collect())
     });
     Names { services: services.collect() }

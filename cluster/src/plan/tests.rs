@@ -57,12 +57,7 @@ pub(crate) fn membership(others: &[(u8, MemberState)]) -> Membership {
 
 pub(crate) fn service(number: u8, name: &str, replicas: u32, revision: u64) -> Service {
     let image = ImageRef { reference: "web".into(), digest: None };
-    let spec = ServiceSpec {
-        name: Name::new(name).expect("a valid name"),
-        labels: BTreeMap::new(),
-        replicas,
-        task: TaskSpec::new(image),
-    };
+    let spec = ServiceSpec::new(Name::new(name).expect("a valid name"), replicas, TaskSpec::new(image));
     Service { id: ServiceId([number; 16]), version: revision, revision, created_ms: 0, updated_ms: 0, spec }
 }
 
@@ -194,7 +189,7 @@ proptest! {
                 let fewer = self::intent(&services[..services.len() / 2], &[(1, 12)]);
                 let before = plan(&SHOAL, &fewer, &membership(&[(1, MemberState::Down)]), &Reports::new(id(0), 1));
                 let unheard = follow(before, &SHOAL, &intent, &members, &Reports::new(id(0), 1));
-                return follow_reports(unheard, &intent, &members, &reports);
+                return follow_reports(unheard, &SHOAL, &intent, &members, &reports);
             }
             plan(&SHOAL, &intent, &members, &reports)
         };

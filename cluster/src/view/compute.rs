@@ -2,13 +2,15 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::{Agreement, PeerAgreement, TaskView, Views};
 use crate::clock::Instant;
-use crate::id::NodeId;
+use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
+use crate::intent::service::Mode;
 use crate::membership::Membership;
 use crate::plan::{self, Plan};
 use crate::reports::Reports;
@@ -34,6 +36,9 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         members: sources.membership.members().values().cloned().collect(),
         blocks: sources.plan.blocks.clone(),
         services: sources.intent.services().cloned().collect(),
+        nodes: sources.intent.nodes().clone(),
+        globals: globals(sources),
+        inputs: Arc::clone(sources.plan.inputs()),
         tasks: tasks(sources),
         images: images(sources),
         names: sources.plan.names.clone(),
@@ -57,6 +62,14 @@ fn tasks(sources: &Sources<'_>) -> Vec<TaskView> {
         (report.service, report.slot, report.state.is_final(), Reverse(report.since_ms), task.node, report.id)
     });
     tasks
+}
+
+fn globals(sources: &Sources<'_>) -> BTreeMap<ServiceId, BTreeMap<u32, NodeId>> {
+    let mut globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>> = BTreeMap::new();
+    for service in sources.intent.services().filter(|service| service.spec.mode == Mode::Global) {
+        globals.insert(service.id, sources.plan.assignments.slots(&service.id).collect());
+    }
+    globals
 }
 
 fn images(sources: &Sources<'_>) -> BTreeMap<String, BTreeSet<NodeId>> {

@@ -73,12 +73,8 @@ pub fn meta(number: usize) -> NodeMeta {
 
 pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
     let digest = Some("sha256:00".to_string());
-    ServiceSpec {
-        name: Name::new(name).unwrap(),
-        labels: BTreeMap::new(),
-        replicas,
-        task: TaskSpec::new(ImageRef { reference: "web:latest".to_string(), digest }),
-    }
+    let task = TaskSpec::new(ImageRef { reference: "web:latest".to_string(), digest });
+    ServiceSpec::new(Name::new(name).unwrap(), replicas, task)
 }
 
 impl World {

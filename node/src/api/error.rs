@@ -81,10 +81,12 @@ fn apply_status(error: &ApplyError) -> StatusCode {
     match error {
         ApplyError::Refused(refusal) => match refusal {
             CommandError::NameTaken(_) | CommandError::TooManyServices(_) => StatusCode::CONFLICT,
-            CommandError::NoSuchService(_) => StatusCode::NOT_FOUND,
+            CommandError::NoSuchService(_) | CommandError::NoSuchNode(_) => StatusCode::NOT_FOUND,
             // Swarm answers 500, and clients match the end of the text.
-            CommandError::OutOfSequence { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            CommandError::Rename { .. } | CommandError::Spec(_) => StatusCode::BAD_REQUEST,
+            CommandError::OutOfSequence { .. } | CommandError::NodeOutOfSequence { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            CommandError::Rename { .. } | CommandError::Spec(_) | CommandError::NodeSpec(_) => StatusCode::BAD_REQUEST,
         },
         ApplyError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ApplyError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,15 +1,16 @@
 //! `/nodes`: the members as Docker's nodes.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::State;
 use bollard::models::{
     EngineDescription, ManagerStatus, Node, NodeDescription, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum,
     NodeState, NodeStatus, ObjectVersion, Platform, Reachability, ResourceObject,
 };
+use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec as Wanted};
 use shoal_cluster::membership::member::{Member, MemberState, Role};
+use shoal_cluster::{Command, Views};
 
+use super::body::Parsed;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::params::{Params, Segment};
@@ -21,22 +22,61 @@ const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.la
 pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<Node>>, ApiError> {
     let filters = Filters::read(&params, FILTERS)?;
     let views = node.views();
-    let chosen = views.members.iter().filter(|member| matches(&filters, member));
-    Ok(Json(chosen.map(show).collect()))
+    let chosen = views.members.iter().filter(|member| matches(&filters, member, wanted(&views, member)));
+    Ok(Json(chosen.map(|member| show(member, wanted(&views, member))).collect()))
 }
 
 /// `GET /nodes/{id or name}`
 pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Node>, ApiError> {
-    Ok(Json(show(lookup::node(&node.views(), node.about.id, &id)?)))
+    let views = node.views();
+    let member = lookup::node(&views, node.about.id, &id)?;
+    Ok(Json(show(member, wanted(&views, member))))
 }
 
-fn matches(filters: &Filters, member: &Member) -> bool {
-    let no_labels = |_: &str| None;
+/// `POST /nodes/{id or name}/update?version=N`
+pub(super) async fn update(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+    Parsed(spec): Parsed<NodeSpec>,
+) -> Result<Json<()>, ApiError> {
+    let version = params.number("version")?;
+    let (id, role) = {
+        let views = node.views();
+        let member = lookup::node(&views, node.about.id, &id)?;
+        (member.id, member.meta.role)
+    };
+    let same_role = match spec.role {
+        None | Some(NodeSpecRoleEnum::EMPTY) => true,
+        Some(NodeSpecRoleEnum::MANAGER) => role == Role::Manager,
+        Some(NodeSpecRoleEnum::WORKER) => role == Role::Worker,
+    };
+    if !same_role {
+        return Err(ApiError::NotSupported("docker node promote and demote (Spec.Role)".to_owned()));
+    }
+    let availability = match spec.availability {
+        None | Some(NodeSpecAvailabilityEnum::EMPTY | NodeSpecAvailabilityEnum::ACTIVE) => Availability::Active,
+        Some(NodeSpecAvailabilityEnum::PAUSE) => Availability::Pause,
+        Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
+    };
+    let spec = Wanted { availability, labels: spec.labels.unwrap_or_default().into_iter().collect() };
+    node.apply(Command::UpdateNode { node: id, version, spec }).await?;
+    Ok(Json(()))
+}
+
+/// Returns what operators want of a member.
+fn wanted<'a>(views: &'a Views, member: &Member) -> Option<&'a NodeIntent> {
+    views.nodes.get(&member.id)
+}
+
+fn matches(filters: &Filters, member: &Member, wanted: Option<&NodeIntent>) -> bool {
+    let label = |key: &str| wanted.and_then(|wanted| wanted.spec.labels.get(key)).map(String::as_str);
     filters.any("id", |id| member.id.to_string().starts_with(id))
         && filters.any("name", |name| member.meta.name.folded().starts_with(&name.to_ascii_lowercase()))
         && filters.any("role", |role| role == role_word(member.meta.role))
         && filters.any("membership", |membership| membership == "accepted")
-        && ["label", "node.label", "engine.label"].into_iter().all(|name| filters.labels(name, no_labels))
+        && ["label", "node.label"].into_iter().all(|name| filters.labels(name, label))
+        && filters.labels("engine.label", |_: &str| None)
 }
 
 /// Returns Docker's word for a role.
@@ -47,20 +87,26 @@ pub(super) fn role_word(role: Role) -> &'static str {
     }
 }
 
-fn show(member: &Member) -> Node {
+fn show(member: &Member, wanted: Option<&NodeIntent>) -> Node {
     let meta = &member.meta;
     let amount = |amount: u64| Some(i64::try_from(amount).unwrap_or(i64::MAX));
     let role = match meta.role {
         Role::Manager => NodeSpecRoleEnum::MANAGER,
         Role::Worker => NodeSpecRoleEnum::WORKER,
     };
+    let availability = match wanted.map(|wanted| wanted.spec.availability).unwrap_or_default() {
+        Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
+        Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
+        Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
+    };
+    let labels = wanted.map(|wanted| &wanted.spec.labels);
     Node {
         id: Some(member.id.to_string()),
-        version: Some(ObjectVersion { index: Some(member.incarnation) }),
+        version: Some(ObjectVersion { index: Some(wanted.map_or(0, |wanted| wanted.version)) }),
         spec: Some(NodeSpec {
-            labels: Some(HashMap::new()),
+            labels: Some(labels.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()),
             role: Some(role),
-            availability: Some(NodeSpecAvailabilityEnum::ACTIVE),
+            availability: Some(availability),
             ..NodeSpec::default()
         }),
         description: Some(NodeDescription {

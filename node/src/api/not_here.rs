@@ -12,7 +12,6 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("POST", "/swarm/update", "docker swarm update"),
     ("GET", "/swarm/unlockkey", "docker swarm unlock-key"),
     ("POST", "/swarm/unlock", "docker swarm unlock"),
-    ("POST", "/nodes/?/update", "docker node update, promote and demote"),
     ("DELETE", "/nodes/?", "docker node rm"),
     ("GET", "/services/?/logs", "docker service logs"),
     ("GET", "/tasks/?/logs", "docker service logs of a task"),

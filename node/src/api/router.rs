@@ -16,8 +16,8 @@ use super::error::{ApiError, shown};
 use super::params::Segment;
 use super::system::version_text;
 use super::{
-    API_VERSION, API_VERSION_MIN, NodeHandle, containers, distribution, images, networks, nodes, not_here, services,
-    shoal, swarm, system, tasks,
+    API_VERSION, API_VERSION_MIN, NodeHandle, containers, distribution, images, networks, nodes, not_here, plan,
+    services, shoal, swarm, system, tasks,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -51,6 +51,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/swarm", get(swarm::inspect))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect))
+        .route("/nodes/{id}/update", post(nodes::update))
         .route("/services", get(services::list))
         .route("/services/create", post(services::create))
         .route("/services/{id}", get(services::inspect).merge(delete(services::remove)))
@@ -70,6 +71,8 @@ fn paths(node: NodeHandle) -> Router {
         .route("/containers/json", get(containers::list))
         .route("/shoal/status", get(shoal::status))
         .route("/shoal/join", get(shoal::join))
+        .route("/shoal/plan", get(plan::plan))
+        .route("/shoal/why", get(plan::why))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(node)

@@ -8,7 +8,7 @@ use bollard::models::{
     ServiceSpec as DockerSpec,
 };
 use serde_json::{Value, json};
-use shoal_cluster::intent::service::Service;
+use shoal_cluster::intent::service::{Mode, Service};
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::{Command, Receipt, ServiceId, Views};
 
@@ -117,8 +117,16 @@ fn shown(service: &Service) -> DockerService {
 fn status(views: &Views, service: &Service) -> ServiceServiceStatus {
     ServiceServiceStatus {
         running_tasks: Some(running(views, service.id)),
-        desired_tasks: Some(u64::from(service.spec.replicas)),
+        desired_tasks: Some(wanted(views, service)),
         completed_tasks: Some(0),
+    }
+}
+
+/// Returns how many tasks a service should have: of a global one, one for each node that its tasks are on.
+pub(super) fn wanted(views: &Views, service: &Service) -> u64 {
+    match service.spec.mode {
+        Mode::Replicated => u64::from(service.spec.replicas),
+        Mode::Global => views.globals.get(&service.id).map_or(0, |slots| slots.len() as u64),
     }
 }
 

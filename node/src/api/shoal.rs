@@ -12,7 +12,7 @@ use shoal_cluster::view::PeerAgreement;
 
 use super::error::ApiError;
 use super::nodes::role_word;
-use super::services::running;
+use super::services::{running, wanted};
 use super::status::{Join, MemberStatus, NodeStatus, Said, Status};
 use super::{About, NodeHandle};
 
@@ -29,7 +29,7 @@ pub(super) async fn status(State(node): State<NodeHandle>) -> Json<Status> {
         plan: hex(&views.agreement.plan),
         members,
         services: views.services.len() as u64,
-        tasks_wanted: views.services.iter().map(|service| u64::from(service.spec.replicas)).sum(),
+        tasks_wanted: views.services.iter().map(|service| wanted(&views, service)).sum(),
         tasks_running: views.services.iter().map(|service| running(&views, service.id)).sum(),
     })
 }

@@ -4,13 +4,14 @@
 //! something, and accepted when it is what Docker's client sends for an option that was not given.
 
 mod accept;
+mod place;
 mod refuse;
 mod show;
 #[cfg(test)]
 mod tests;
 
 pub(super) use accept::{AcceptError, accept};
-pub(super) use show::{image_text, show, show_task};
+pub(super) use show::{image_text, show, show_template};
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.
 const NS_PER_MS: i64 = 1_000_000;

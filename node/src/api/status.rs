@@ -118,3 +118,57 @@ impl Join {
         format!("shoal up --seed {} --token {token}", self.seed)
     }
 }
+
+/// `GET /shoal/plan`: which node runs how much, and what would move if something happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanAnswer {
+    /// Digest of the assignments as they would be.
+    pub digest: String,
+    /// Every node, those that would join included.
+    pub nodes: Vec<NodePlan>,
+    /// How many slots would be elsewhere.
+    pub moved: u64,
+    /// Which, the first of them.
+    pub moves: Vec<Moved>,
+    /// How many slots would have no node.
+    pub pending: u64,
+}
+
+/// One node of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Its name.
+    pub name: String,
+    /// How many slots it has.
+    pub tasks: u64,
+    /// How many it would have.
+    pub then: u64,
+}
+
+/// One slot that would be elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// `SERVICE.SLOT`.
+    pub slot: String,
+    /// Where it is; absent if it is pending.
+    pub from: Option<String>,
+    /// Where it would be; absent if it would be pending.
+    pub to: Option<String>,
+    /// Why it would be there, or pending.
+    pub why: String,
+}
+
+/// `GET /shoal/why`: why a slot is where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyAnswer {
+    /// The service's name.
+    pub service: String,
+    /// The slot.
+    pub slot: u32,
+    /// Where it is; absent if it is pending.
+    pub node: Option<String>,
+    /// Why.
+    pub why: String,
+    /// The nodes that it ranks higher, its first choice first.
+    pub refused: Vec<String>,
+}

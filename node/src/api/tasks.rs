@@ -11,7 +11,7 @@ use bollard::models::{
     ContainerStatus, ObjectVersion, Task, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskState as DockerState,
     TaskStatus,
 };
-use shoal_cluster::intent::service::Service;
+use shoal_cluster::intent::service::{Mode, Service};
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::view::TaskView;
 use shoal_cluster::{NodeId, ServiceId, TaskId, Views, hash};
@@ -19,7 +19,7 @@ use shoal_cluster::{NodeId, ServiceId, TaskId, Views, hash};
 use super::error::{ApiError, shown};
 use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
-use super::spec::show_task;
+use super::spec::show_template;
 use super::time::rfc3339;
 use super::{NodeHandle, lookup};
 
@@ -165,7 +165,7 @@ fn show(task: &TaskView, service: Option<&Service>, created_ms: u64) -> Task {
         labels: Some(Default::default()),
         spec: Some(task_spec(service, report.revision)),
         service_id: Some(report.service.to_string()),
-        slot: Some(i64::from(report.slot)),
+        slot: service.map_or_else(|| Some(i64::from(report.slot)), |service| slot_shown(service, report.slot)),
         node_id: Some(task.node.to_string()),
         status: Some(status(task)),
         desired_state: Some(desired),
@@ -176,7 +176,7 @@ fn show(task: &TaskView, service: Option<&Service>, created_ms: u64) -> Task {
 /// Returns what a task runs. Of earlier revisions nobody but the task's node knows the spec, so it is left empty.
 fn task_spec(service: Option<&Service>, revision: u64) -> DockerTaskSpec {
     match service.filter(|service| service.revision == revision) {
-        Some(service) => show_task(&service.spec.task),
+        Some(service) => show_template(&service.spec),
         None => DockerTaskSpec {
             container_spec: Some(TaskSpecContainerSpec { image: Some(String::new()), ..Default::default() }),
             ..DockerTaskSpec::default()
@@ -239,10 +239,26 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         .services
         .iter()
         .filter(|service| wanted.service(service.id) && wanted.revision(service.revision, Some(service)));
-    let slots = services.flat_map(|service| (1..=service.spec.replicas).map(move |slot| (service, slot)));
+    let slots = services.flat_map(|service| numbers(views, service).into_iter().map(move |slot| (service, slot)));
     let free = slots.filter(|(service, slot)| !taken.contains(&(service.id, *slot)));
     let waiting = |(service, slot)| (Some(service), waiting(service, slot, since_ms(service, slot)));
     free.take(PENDING_MAX).map(waiting).collect()
+}
+
+/// Returns a slot as Docker shows it: tasks of global services have none.
+fn slot_shown(service: &Service, slot: u32) -> Option<i64> {
+    match service.spec.mode {
+        Mode::Replicated => Some(i64::from(slot)),
+        Mode::Global => None,
+    }
+}
+
+/// Returns the numbers of a service's slots; those of a global one stand for nodes.
+fn numbers(views: &Views, service: &Service) -> Vec<u32> {
+    match service.spec.mode {
+        Mode::Replicated => (1..=service.spec.replicas).collect(),
+        Mode::Global => views.globals.get(&service.id).into_iter().flat_map(|slots| slots.keys().copied()).collect(),
+    }
 }
 
 fn waiting(service: &Service, slot: u32, since_ms: u64) -> Task {
@@ -254,9 +270,9 @@ fn waiting(service: &Service, slot: u32, since_ms: u64) -> Task {
         created_at: Some(since.clone()),
         updated_at: Some(since.clone()),
         labels: Some(Default::default()),
-        spec: Some(show_task(&service.spec.task)),
+        spec: Some(show_template(&service.spec)),
         service_id: Some(service.id.to_string()),
-        slot: Some(i64::from(slot)),
+        slot: slot_shown(service, slot),
         status: Some(TaskStatus {
             timestamp: Some(since),
             state: Some(DockerState::PENDING),

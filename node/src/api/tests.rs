@@ -71,7 +71,10 @@ async fn unknown_paths_and_methods_are_refused() {
     refused(Method::POST, "/v1.44/swarm/init", "{}", StatusCode::NOT_IMPLEMENTED, "docker swarm init").await;
     refused(Method::POST, "/containers/create", "{}", StatusCode::NOT_IMPLEMENTED, "containers").await;
     refused(Method::GET, "/services/web/logs", "", StatusCode::NOT_IMPLEMENTED, "docker service logs").await;
-    refused(Method::POST, "/nodes/a/update", "{}", StatusCode::NOT_IMPLEMENTED, "docker node update").await;
+    refused(Method::POST, "/nodes/a/update?version=0", "{}", StatusCode::NOT_FOUND, "node a not found").await;
+    let promote = r#"{"Role":"worker"}"#;
+    let path = "/nodes/self/update?version=0";
+    refused(Method::POST, path, promote, StatusCode::NOT_IMPLEMENTED, "docker node promote").await;
     refused(Method::GET, "/secrets/x", "", StatusCode::NOT_FOUND, "secret x not found").await;
     refused(Method::POST, "/images/web/push", "", StatusCode::NOT_IMPLEMENTED, "docker push").await;
 }

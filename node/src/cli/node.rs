@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bollard::models::{Node, NodeSpecAvailabilityEnum, NodeState, Reachability};
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::Output;
 use super::table::table;
@@ -15,6 +15,8 @@ pub enum NodeCommand {
     /// List the nodes.
     #[command(visible_alias = "list")]
     Ls,
+    /// Change a node's availability and labels.
+    Update(UpdateArgs),
     /// Show all that is known of nodes, as JSON.
     Inspect {
         /// Which, by id or name, or `self`.
@@ -23,9 +25,68 @@ pub enum NodeCommand {
     },
 }
 
+/// What to change of a node.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Let it take tasks, take no new ones, or none at all.
+    #[arg(long, value_enum)]
+    availability: Option<Availability>,
+    /// Set a label, or change it (repeat for several).
+    #[arg(long, value_name = "KEY=VALUE")]
+    label_add: Vec<String>,
+    /// Remove a label (repeat for several).
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Which, by id or name, or `self`.
+    node: String,
+}
+
+/// Whether a node takes tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Availability {
+    /// It does.
+    Active,
+    /// No new ones; what runs stays.
+    Pause,
+    /// None; what runs moves away.
+    Drain,
+}
+
+async fn update(args: &UpdateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    const ATTEMPTS_MAX: u32 = 5;
+    for _ in 0..ATTEMPTS_MAX {
+        let node = client.docker().inspect_node(&args.node).await.map_err(|error| client.error(error))?;
+        let mut spec = node.spec.unwrap_or_default();
+        let labels = spec.labels.get_or_insert_default();
+        labels.retain(|key, _| !args.label_rm.contains(key));
+        labels.extend(args.label_add.iter().map(|label| {
+            let (key, value) = label.split_once('=').unwrap_or((label, ""));
+            (key.to_owned(), value.to_owned())
+        }));
+        spec.availability = match args.availability {
+            Some(Availability::Active) => Some(NodeSpecAvailabilityEnum::ACTIVE),
+            Some(Availability::Pause) => Some(NodeSpecAvailabilityEnum::PAUSE),
+            Some(Availability::Drain) => Some(NodeSpecAvailabilityEnum::DRAIN),
+            None => spec.availability,
+        };
+        let id = node.id.as_deref().unwrap_or(&args.node);
+        let version = node.version.and_then(|version| version.index).unwrap_or_default();
+        match client.post(&format!("/nodes/{id}/update?version={version}"), &spec).await {
+            Ok(_) => {
+                output.line(&args.node)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(error) if error.to_string().ends_with("update out of sequence") => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    anyhow::bail!("node {} was changed by others {ATTEMPTS_MAX} times while it was to be changed: try again", args.node)
+}
+
 pub(super) async fn run(command: NodeCommand, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         NodeCommand::Ls => list(client, output).await,
+        NodeCommand::Update(args) => update(&args, client, output).await,
         NodeCommand::Inspect { nodes } => inspect(&nodes, client, output).await,
     }
 }

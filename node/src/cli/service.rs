@@ -135,6 +135,10 @@ async fn run_scale(
 }
 
 fn set_replicas(spec: &mut ServiceSpec, replicas: u32) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        spec.mode.as_ref().is_none_or(|mode| mode.global.is_none()),
+        "the service is global: it runs once on every node, and has no number of replicas"
+    );
     let replicated = spec.mode.get_or_insert_default().replicated.get_or_insert_default();
     replicated.replicas = Some(i64::from(replicas));
     Ok(())

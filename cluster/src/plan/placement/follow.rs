@@ -1,5 +1,7 @@
 //! Following: the present placement, kept from change to change of the planes.
 
+use alloc::sync::Arc;
+
 use super::{Assignments, Inputs, Placement};
 
 /// How many lost nodes are followed one by one; of more everything is computed.
@@ -11,6 +13,7 @@ pub struct Placed {
     placement: Placement,
     assignments: Assignments,
     digest: [u8; 32],
+    inputs: Arc<Inputs>,
 }
 
 impl Placed {
@@ -29,12 +32,18 @@ impl Placed {
         }
         self.assignments = self.placement.assignments();
         self.digest = self.assignments.digest();
+        self.inputs = Arc::new(self.placement.inputs().clone());
         true
     }
 
     /// Returns the placement itself.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// Returns what it was computed from.
+    pub fn inputs(&self) -> &Arc<Inputs> {
+        &self.inputs
     }
 
     /// Returns which node runs each slot.

@@ -40,20 +40,22 @@ impl Placement {
         let depends = |(service, input): (&Service, &super::ServiceInput)| {
             let branch = &self.field.branches[service.branch];
             let clipped = !service.global && service.replicas != input.replicas;
-            clipped
-                || (service.most_per_node > 0
-                    && !branch.parts.is_empty()
-                    && self.field.pools[branch.pool].holds(node as u16)
-                    && service.replicas as usize > self.least_part(service.branch) * service.most_per_node as usize)
+            let bounded = service.most_per_node > 0 && self.field.pools[branch.pool].holds(node as u16);
+            clipped || bounded && self.may_fill(service.branch, service.replicas, service.most_per_node)
         };
         self.inputs.pinned.is_empty() && !self.services.iter().zip(&self.inputs.services).any(depends)
     }
 
-    /// Returns the number of nodes that the smallest part of a branch has left if it loses one.
-    fn least_part(&self, branch: usize) -> usize {
-        let branch = &self.field.branches[branch];
-        let own = self.field.pools[branch.pool].nodes.len().saturating_sub(1);
-        branch.parts.iter().map(|(_, part)| self.least_part(*part)).min().unwrap_or(own)
+    /// Tells whether some part of a branch may be full, so that slots go to others, if it loses a node: whether an even
+    /// share of `slots` exceeds what its nodes may run.
+    fn may_fill(&self, branch: usize, slots: u32, most_per_node: u32) -> bool {
+        let parts = &self.field.branches[branch].parts;
+        let even = slots.div_ceil((parts.len() as u32).max(1));
+        let fills = |part: usize| {
+            let nodes = self.field.pools[self.field.branches[part].pool].nodes.len().saturating_sub(1) as u64;
+            u64::from(even) > nodes * u64::from(most_per_node)
+        };
+        parts.iter().any(|(_, part)| fills(*part) || self.may_fill(*part, even, most_per_node))
     }
 
     /// Follows the loss of a node; tells whether it could. If not, everything must be computed.

@@ -6,14 +6,15 @@ use bollard::models::{
     Limit, ServiceSpec as DockerSpec, ServiceSpecMode, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec,
     TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
+use shoal_cluster::intent::constraint::ConstraintError;
 use shoal_cluster::intent::name::{Name, NameError};
 use shoal_cluster::intent::service::{
-    ImageRef, Resources, RestartCondition, RestartPolicy, ServiceSpec, SpecError, TaskSpec,
+    ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, SpecError, TaskSpec,
 };
 use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
-use super::{NS_PER_MS, refuse};
+use super::{NS_PER_MS, place, refuse};
 
 /// Why a spec was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum AcceptError {
     /// The image's name is none.
     #[error("invalid image name: {0}")]
     Image(#[from] ReferenceError),
+    /// A constraint or preference is none.
+    #[error("invalid placement: {0}")]
+    Placement(#[from] ConstraintError),
     /// It exceeds a bound.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -57,8 +61,15 @@ pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptErro
     refuse::service(&spec)?;
     let name = Name::new(spec.name.as_deref().unwrap_or_default())?;
     let replicas = replicas(spec.mode.as_ref())?;
-    let task = task(spec.task_template.unwrap_or_default())?;
-    let spec = ServiceSpec { name, labels: map("Labels", spec.labels)?, replicas, task };
+    let mode = match spec.mode.as_ref().is_some_and(|mode| mode.global.is_some()) {
+        true => Mode::Global,
+        false => Mode::Replicated,
+    };
+    let template = spec.task_template.unwrap_or_default();
+    let reserved = place::reserved(template.resources.as_ref().and_then(|resources| resources.reservations.as_ref()))?;
+    let placement = place::placement(template.placement.as_ref())?;
+    let task = task(template)?;
+    let spec = ServiceSpec { name, labels: map("Labels", spec.labels)?, mode, replicas, reserved, placement, task };
     spec.check()?;
     Ok(spec)
 }

@@ -3,7 +3,7 @@
 use bollard::models::{
     EndpointSpec, ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec,
     TaskSpecContainerSpecDnsConfig as DnsConfig, TaskSpecContainerSpecIsolationEnum as Isolation,
-    TaskSpecContainerSpecPrivileges as Privileges, TaskSpecPlacement, TaskSpecResources,
+    TaskSpecContainerSpecPrivileges as Privileges, TaskSpecResources,
 };
 
 use super::accept::AcceptError;
@@ -33,7 +33,6 @@ fn check(checks: &[Check]) -> Result<(), AcceptError> {
 
 fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
     check(&[
-        (mode.global.is_some(), "--mode global", "Mode.Global"),
         (mode.replicated_job.is_some(), "--mode replicated-job", "Mode.ReplicatedJob"),
         (mode.global_job.is_some(), "--mode global-job", "Mode.GlobalJob"),
     ])
@@ -60,27 +59,15 @@ fn task(task: &TaskSpec) -> Result<(), AcceptError> {
         ),
     ])?;
     task.resources.as_ref().map_or(Ok(()), resources)?;
-    task.placement.as_ref().map_or(Ok(()), placement)?;
     task.container_spec.as_ref().map_or(Ok(()), container)
 }
 
 fn resources(resources: &TaskSpecResources) -> Result<(), AcceptError> {
     let reservations = resources.reservations.clone().unwrap_or_default();
     check(&[
-        (number(reservations.nano_cpus), "--reserve-cpu", "Resources.Reservations.NanoCPUs"),
-        (number(reservations.memory_bytes), "--reserve-memory", "Resources.Reservations.MemoryBytes"),
         (some(&reservations.generic_resources), "--generic-resource", "Resources.Reservations.GenericResources"),
         (number(resources.swap_bytes), "--memory-swap", "Resources.SwapBytes"),
         (resources.memory_swappiness.is_some(), "--memory-swappiness", "Resources.MemorySwappiness"),
-    ])
-}
-
-/// Platforms are filled in by Docker's client from what the registry says of the image, so they say nothing new.
-fn placement(placement: &TaskSpecPlacement) -> Result<(), AcceptError> {
-    check(&[
-        (some(&placement.constraints), "--constraint", "Placement.Constraints"),
-        (some(&placement.preferences), "--placement-pref", "Placement.Preferences"),
-        (number(placement.max_replicas), "--replicas-max-per-node", "Placement.MaxReplicas"),
     ])
 }
 

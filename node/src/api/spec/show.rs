@@ -7,27 +7,44 @@ use bollard::models::{
     TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
     TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
-use shoal_cluster::intent::service::{ImageRef, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::service::{
+    ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
+};
 
-use super::NS_PER_MS;
+use super::{NS_PER_MS, place};
 
 /// Returns the spec as Docker has it.
 pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
     DockerSpec {
         name: Some(spec.name.to_string()),
         labels: Some(map(&spec.labels)),
-        task_template: Some(show_task(&spec.task)),
-        mode: Some(ServiceSpecMode {
-            replicated: Some(ServiceSpecModeReplicated { replicas: Some(i64::from(spec.replicas)) }),
-            ..ServiceSpecMode::default()
-        }),
+        task_template: Some(show_template(spec)),
+        mode: Some(mode(spec)),
         endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::DNSRR), ports: None }),
         ..DockerSpec::default()
     }
 }
 
+fn mode(spec: &ServiceSpec) -> ServiceSpecMode {
+    match spec.mode {
+        Mode::Global => ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() },
+        Mode::Replicated => ServiceSpecMode {
+            replicated: Some(ServiceSpecModeReplicated { replicas: Some(i64::from(spec.replicas)) }),
+            ..ServiceSpecMode::default()
+        },
+    }
+}
+
+/// Returns what all present tasks of a service are made from, as Docker has it.
+pub(in crate::api) fn show_template(spec: &ServiceSpec) -> DockerTaskSpec {
+    let mut template = show_task(&spec.task);
+    template.placement = Some(place::show_placement(&spec.placement));
+    template.resources.get_or_insert_default().reservations = place::show_reserved(&spec.reserved);
+    template
+}
+
 /// Returns the task's part of a spec as Docker has it.
-pub(in crate::api) fn show_task(task: &TaskSpec) -> DockerTaskSpec {
+fn show_task(task: &TaskSpec) -> DockerTaskSpec {
     let container = TaskSpecContainerSpec {
         image: Some(image_text(&task.image)),
         labels: non_empty(map(&task.labels)),

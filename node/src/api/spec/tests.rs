@@ -7,8 +7,11 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::name::Name;
-use shoal_cluster::intent::service::{ImageRef, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::service::{
+    ImageRef, Mode, PlacementSpec, Reserved, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
+};
 use shoal_cluster::limits::REPLICAS_MAX;
 
 use super::{AcceptError, accept, show};
@@ -56,7 +59,8 @@ fn with(path: &str, value: Value) -> Value {
 fn what_dockers_client_sends_for_options_that_were_not_given_is_accepted() {
     let spec = accepted(from_docker()).unwrap();
     let task = TaskSpec::new(ImageRef { reference: "web:1".to_owned(), digest: Some(DIGEST.to_owned()) });
-    let expected = ServiceSpec { name: Name::new("web").unwrap(), labels: BTreeMap::new(), replicas: 1, task };
+    let mut expected = ServiceSpec::new(Name::new("web").unwrap(), 1, task);
+    expected.placement.platforms = vec![("linux".to_owned(), "amd64".to_owned())];
     assert_eq!(spec, expected);
 }
 
@@ -75,13 +79,14 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
         (format!("{container}/TTY"), json!(true), "--tty"),
         (format!("{container}/Isolation"), json!("hyperv"), "--isolation"),
         (format!("{container}/Hostname"), json!("{{.Node.Hostname}}"), "templates"),
-        ("TaskTemplate/Placement/Constraints".to_owned(), json!(["node.role==manager"]), "--constraint"),
-        ("TaskTemplate/Placement/MaxReplicas".to_owned(), json!(2), "--replicas-max-per-node"),
-        ("TaskTemplate/Resources/Reservations".to_owned(), json!({ "MemoryBytes": 1 }), "--reserve-memory"),
+        (
+            "TaskTemplate/Resources/Reservations".to_owned(),
+            json!({ "GenericResources": [{ "DiscreteResourceSpec": { "Kind": "gpu", "Value": 1 } }] }),
+            "--generic-resource",
+        ),
         ("TaskTemplate/RestartPolicy".to_owned(), json!({ "Window": 1 }), "--restart-window"),
         ("TaskTemplate/LogDriver".to_owned(), json!({ "Name": "syslog" }), "--log-driver"),
         ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "other" }]), "networks"),
-        ("Mode".to_owned(), json!({ "Global": {} }), "--mode global"),
         ("EndpointSpec/Ports".to_owned(), json!([{ "TargetPort": 80 }]), "--publish"),
         ("UpdateConfig".to_owned(), json!({ "Parallelism": 2 }), "--update-"),
         ("RollbackConfig".to_owned(), json!({ "Parallelism": 2 }), "--rollback-"),
@@ -91,6 +96,18 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
         assert!(error.to_string().starts_with("shoal does not support "), "{path}: {error}");
         assert!(error.to_string().contains(option), "{path}: {error}");
     }
+}
+
+#[test]
+fn placement_is_accepted_and_wrong_constraints_say_what_to_write() {
+    let spec = accepted(with("Mode", json!({ "Global": {} }))).unwrap();
+    assert_eq!(spec.mode, Mode::Global);
+    assert_eq!(accept(show(&spec)).unwrap(), spec);
+    let wrong = with("TaskTemplate/Placement/Constraints", json!(["node.labels.disk=ssd"]));
+    let error = accepted(wrong).unwrap_err();
+    assert!(!error.is_unsupported() && error.to_string().contains("write an attribute, == or !="), "{error}");
+    let wrong = with("TaskTemplate/Placement/MaxReplicas", json!(-1));
+    assert!(accepted(wrong).unwrap_err().to_string().contains("Placement.MaxReplicas"));
 }
 
 #[test]
@@ -193,6 +210,18 @@ prop_compose! {
     }
 }
 
+fn placement() -> impl Strategy<Value = PlacementSpec> {
+    (any::<bool>(), any::<bool>(), 0..4_u32, any::<bool>()).prop_map(|(constrained, spread, most, platform)| {
+        let constraint = Constraint::parse("node.labels.disk != ssd").unwrap();
+        PlacementSpec {
+            constraints: constrained.then_some(constraint).into_iter().collect(),
+            spread: spread.then(|| Spread::parse("spread=node.labels.zone").unwrap()).into_iter().collect(),
+            replicas_per_node_max: most,
+            platforms: platform.then(|| ("linux".to_owned(), "amd64".to_owned())).into_iter().collect(),
+        }
+    })
+}
+
 proptest! {
     /// An update that changes one thing sends all the others back as they were shown.
     #[test]
@@ -201,8 +230,13 @@ proptest! {
         labels in labels(),
         replicas in 0..=REPLICAS_MAX,
         task in task(),
+        reserved in (0..9_u64, 0..9_u64).prop_map(|(nano_cpus, memory_bytes)| Reserved { nano_cpus, memory_bytes }),
+        placement in placement(),
     ) {
-        let spec = ServiceSpec { name: Name::new(&name).unwrap(), labels, replicas, task };
+        let mut spec = ServiceSpec::new(Name::new(&name).unwrap(), replicas, task);
+        spec.labels = labels;
+        spec.reserved = reserved;
+        spec.placement = placement;
         let json = serde_json::to_string(&show(&spec)).unwrap();
         let back = accept(serde_json::from_str(&json).unwrap()).unwrap();
         prop_assert_eq!(back.name.as_str(), name);

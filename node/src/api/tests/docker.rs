@@ -131,12 +131,10 @@ async fn dockers_client_runs_a_services_life() {
             ("service create -d --name x nowhere:1", "is on no node of this shoal"),
             ("service create -d --name x --mount type=volume,target=/a far:1", "--mount"),
             ("service create -d --name x --publish 80:80 far:1", "--publish"),
-            ("service create -d --name x --mode global far:1", "--mode global"),
             ("service create -d --name x --replicas 200000 far:1", "200000 replicas"),
             ("service rollback web", "rollback"),
             ("service logs web", "docker service logs"),
             ("run far:1", "containers"),
-            ("node update --availability drain self", "docker node update"),
             ("swarm init", "docker swarm init"),
         ] {
             let error = docker.error(line).await;

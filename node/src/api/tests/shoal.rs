@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::node::NodeIntent;
 use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::plan::addresses::{Addresses, Block};
@@ -73,6 +74,14 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
             views.services.push(Service { id, version: 1, revision: 1, created_ms: NOW_MS, updated_ms: NOW_MS, spec });
             Ok(Receipt::Service { id, version: 1 })
         }
+        Command::UpdateNode { node, version, spec } => {
+            let present = views.nodes.get(&node).map_or(0, |intent| intent.version);
+            if present != version {
+                return Err(CommandError::NodeOutOfSequence { node, named: version, present });
+            }
+            views.nodes.insert(node, NodeIntent { node, version: present + 1, spec });
+            Ok(Receipt::Done)
+        }
         Command::UpdateService { id, version, spec } => {
             let service = views.services.iter_mut().find(|service| service.id == id);
             let service = service.ok_or(CommandError::NoSuchService(id))?;
@@ -133,7 +142,8 @@ fn member(number: u8, name: &str, state: MemberState) -> Member {
 fn service(number: u8, name: &str, replicas: u32, label: &str) -> Service {
     let image = ImageRef { reference: format!("{name}:latest"), digest: Some(FAR_DIGEST.to_owned()) };
     let labels = BTreeMap::from([("tier".to_owned(), label.to_owned())]);
-    let spec = ServiceSpec { name: Name::new(name).unwrap(), labels, replicas, task: TaskSpec::new(image) };
+    let mut spec = ServiceSpec::new(Name::new(name).unwrap(), replicas, TaskSpec::new(image));
+    spec.labels = labels;
     let id = ServiceId([number; 16]);
     Service { id, version: 7, revision: 2, created_ms: NOW_MS, updated_ms: NOW_MS, spec }
 }
@@ -167,6 +177,9 @@ fn views() -> Views {
     let peer = PeerAgreement { intent: [1; 32], plan: [8; 32], behind: 4, age_ms: 100 };
     Views {
         settled: true,
+        nodes: BTreeMap::new(),
+        globals: BTreeMap::new(),
+        inputs: Arc::default(),
         routes: Routes { own: blocks[&node(1)], peers: BTreeMap::new() },
         blocks,
         members,

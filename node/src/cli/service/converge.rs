@@ -75,7 +75,9 @@ fn progress(service: &Service, tasks: &[Task]) -> Progress {
     let spec = service.spec.as_ref();
     let replicated = spec.and_then(|spec| spec.mode.as_ref()?.replicated.as_ref());
     let replicas = replicated.and_then(|replicated| replicated.replicas).unwrap_or_default();
-    let wanted = usize::try_from(replicas).unwrap_or_default();
+    let global = spec.and_then(|spec| spec.mode.as_ref()).is_some_and(|mode| mode.global.is_some());
+    let expected = || tasks.iter().filter(|task| task.desired_state == Some(TaskState::RUNNING)).count();
+    let wanted = if global { expected() } else { usize::try_from(replicas).unwrap_or_default() };
     let template = spec.and_then(|spec| spec.task_template.as_ref());
     let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);
     let is_running = |task: &&Task| state(task) == Some(TaskState::RUNNING);

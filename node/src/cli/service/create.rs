@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bollard::models::{
-    Limit, ServiceSpec, TaskSpec, TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
+    Limit, ResourceObject, ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec, TaskSpecPlacement,
+    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
     TaskSpecRestartPolicyConditionEnum,
 };
 use clap::{Args, ValueEnum};
@@ -25,6 +26,11 @@ pub struct CreateArgs {
     /// Keep this many tasks running.
     #[arg(long, default_value_t = 1)]
     replicas: u32,
+    /// Run so many tasks, or one on every node that may run it.
+    #[arg(long, value_enum, default_value_t = Mode::Replicated)]
+    mode: Mode,
+    #[command(flatten)]
+    place: PlaceArgs,
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
@@ -48,6 +54,35 @@ pub struct CreateArgs {
     /// Replaces the image's command.
     #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(in crate::cli) args: Vec<String>,
+}
+
+/// Where tasks run, and what they reserve.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// Run on nodes that meet this only, such as node.labels.disk==ssd (repeat for several).
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint: Vec<String>,
+    /// Spread over the values of a label, such as spread=node.labels.zone (repeat for several).
+    #[arg(long, value_name = "PREFERENCE")]
+    placement_pref: Vec<String>,
+    /// Run at most this many tasks on one node [default: no bound].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
+    replicas_max_per_node: Option<i64>,
+    /// Reserve this many CPUs per task, such as 0.5.
+    #[arg(long, value_name = "CPUS", value_parser = parse_cpus)]
+    reserve_cpu: Option<i64>,
+    /// Reserve this much memory per task, such as 512m.
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
+    reserve_memory: Option<i64>,
+}
+
+/// How many tasks a service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// As many as --replicas says.
+    Replicated,
+    /// One on every node that may run it.
+    Global,
 }
 
 /// How the container is made.
@@ -117,9 +152,19 @@ pub(super) async fn run(args: CreateArgs, client: &Client, output: &mut Output) 
 
 fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
     let limits = Limit { nano_cpus: args.limit_cpu, memory_bytes: args.limit_memory, pids: args.limit_pids };
+    let reservations = ResourceObject {
+        nano_cpus: args.place.reserve_cpu,
+        memory_bytes: args.place.reserve_memory,
+        generic_resources: None,
+    };
     let task = TaskSpec {
         container_spec: Some(container(args.container, args.image, args.args)?),
-        resources: Some(TaskSpecResources { limits: Some(limits), ..TaskSpecResources::default() }),
+        resources: Some(TaskSpecResources {
+            limits: Some(limits),
+            reservations: Some(reservations),
+            ..TaskSpecResources::default()
+        }),
+        placement: Some(placement(&args.place)),
         restart_policy: Some(restart(&args.restart)),
         ..TaskSpec::default()
     };
@@ -129,8 +174,27 @@ fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
         task_template: Some(task),
         ..ServiceSpec::default()
     };
-    set_replicas(&mut spec, args.replicas)?;
+    match args.mode {
+        Mode::Replicated => set_replicas(&mut spec, args.replicas)?,
+        Mode::Global => {
+            spec.mode = Some(ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() })
+        }
+    }
     Ok(spec)
+}
+
+fn placement(args: &PlaceArgs) -> TaskSpecPlacement {
+    let preference = |text: &String| {
+        // The engine takes the label alone; what is no spread is left as it is, so that it says what is wrong.
+        let label = text.strip_prefix("spread=").unwrap_or(text).to_owned();
+        TaskSpecPlacementPreferences { spread: Some(TaskSpecPlacementSpread { spread_descriptor: Some(label) }) }
+    };
+    TaskSpecPlacement {
+        constraints: Some(args.constraint.clone()),
+        preferences: Some(args.placement_pref.iter().map(preference).collect()),
+        max_replicas: args.replicas_max_per_node,
+        platforms: None,
+    }
 }
 
 fn container(args: ContainerArgs, image: String, command: Vec<String>) -> anyhow::Result<TaskSpecContainerSpec> {

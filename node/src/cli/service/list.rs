@@ -60,6 +60,11 @@ fn name(service: &Service) -> String {
     service.spec.as_ref().and_then(|spec| spec.name.clone()).unwrap_or_default()
 }
 
+fn mode(service: &Service) -> &'static str {
+    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
+    if mode.is_some_and(|mode| mode.global.is_some()) { "global" } else { "replicated" }
+}
+
 fn service_row(service: &Service) -> [String; 6] {
     let status = service.service_status.as_ref();
     let count = |count: Option<u64>| count.unwrap_or_default();
@@ -70,7 +75,7 @@ fn service_row(service: &Service) -> [String; 6] {
     [
         short_id(service.id.as_deref().unwrap_or_default()),
         name(service),
-        "replicated".to_owned(),
+        mode(service).to_owned(),
         format!("{running}/{desired}"),
         without_digest(image.as_deref().unwrap_or_default()),
         String::new(),
@@ -129,11 +134,16 @@ impl Names {
     }
 }
 
+/// Returns what tells a service's tasks apart: the slot, or of a global service the node.
+fn place(task: &Task) -> String {
+    task.slot.map_or_else(|| short_id(task.node_id.as_deref().unwrap_or_default()), |slot| slot.to_string())
+}
+
 /// Returns the rows; earlier tasks of a slot hang below the newest.
 fn task_rows(tasks: &[Task], names: &Names) -> Vec<[String; 8]> {
     let mut previous = String::new();
     let rows = tasks.iter().map(|task| {
-        let name = format!("{}.{}", names.service(task), task.slot.unwrap_or_default());
+        let name = format!("{}.{}", names.service(task), place(task));
         let shown = if name == previous { format!(" \\_ {name}") } else { name.clone() };
         previous = name;
         task_row(task, shown, names)
