@@ -32,6 +32,7 @@ use crate::reports::task::{TaskReport, TaskState};
 mod block;
 mod reconcile;
 mod restart;
+mod room;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::addresses::{Block, Overlay};
+pub(crate) use self::inputs::{capacity, reserved};
 use self::names::Names;
 use self::placement::{Assignments, Inputs, Placed};
 use self::routes::{PeerRoute, Routes};

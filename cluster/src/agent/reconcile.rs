@@ -137,6 +137,7 @@ impl Agent {
     /// Starts a task in each slot that is assigned here, has no live task here and need not wait.
     pub(super) fn start_missing(&mut self, now: Now, sources: Sources<'_>, block: Option<Block>) {
         let live = self.live();
+        let mut room = self.room(sources);
         for (slot, service) in self.assigned(sources) {
             let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(service.revision));
             if live.contains_key(&slot) || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
@@ -144,7 +145,7 @@ impl Agent {
             }
             restart.follow(service.revision);
             restart.wake(now.mono);
-            if let Some(block) = block.filter(|_| restart.is_ready()) {
+            if let Some(block) = block.filter(|_| restart.is_ready() && room.take(service)) {
                 self.start(now, block, service, slot.1);
             }
         }

@@ -6,9 +6,9 @@ use super::placement::{Amounts, Inputs, NodeInput, ServiceInput};
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::node::Availability;
-use crate::intent::service::{Mode, Service};
+use crate::intent::service::{Mode, Service, ServiceSpec};
 use crate::membership::Membership;
-use crate::membership::member::{Member, Role};
+use crate::membership::member::{Member, NodeMeta, Role};
 use crate::reports::Reports;
 use crate::reports::task::TaskState;
 
@@ -28,7 +28,7 @@ fn service(service: &Service) -> ServiceInput {
         id: service.id,
         replicas: spec.replicas,
         global: spec.mode == Mode::Global,
-        reserved: Amounts { nano_cpus: spec.reserved.nano_cpus, memory_bytes: spec.reserved.memory_bytes },
+        reserved: reserved(spec),
         constraints: placement.constraints.clone(),
         platforms: placement.platforms.clone(),
         spread: placement.spread.clone(),
@@ -46,9 +46,19 @@ fn node(member: &Member, intent: &Intent) -> NodeInput {
         architecture: meta.architecture.clone(),
         labels: wanted.map(|spec| spec.labels.clone()).unwrap_or_default(),
         engine_labels: BTreeMap::new(),
-        capacity: Amounts { nano_cpus: meta.nano_cpus, memory_bytes: meta.memory_bytes },
+        capacity: capacity(meta),
         active: availability(intent, &member.id) == Availability::Active,
     }
+}
+
+/// Returns what each task of a service reserves.
+pub(crate) fn reserved(spec: &ServiceSpec) -> Amounts {
+    Amounts { nano_cpus: spec.reserved.nano_cpus, memory_bytes: spec.reserved.memory_bytes }
+}
+
+/// Returns what a node has.
+pub(crate) fn capacity(meta: &NodeMeta) -> Amounts {
+    Amounts { nano_cpus: meta.nano_cpus, memory_bytes: meta.memory_bytes }
 }
 
 /// Returns whether a node takes tasks, as operators want it.

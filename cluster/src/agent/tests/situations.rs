@@ -386,3 +386,27 @@ fn a_lesser_revision_that_won_after_a_split_replaces_a_greater_one() {
     world.settle();
     assert_eq!(world.running(), []);
 }
+
+#[test]
+fn what_runs_is_not_ended_for_what_does_not_run_yet_and_no_node_is_filled_beyond_what_it_has() {
+    let mut displaced = 0;
+    for number in 1..30 {
+        let mut web = service(number, "web", 2, 1);
+        web.spec.reserved.nano_cpus = 1;
+        let mut world = World::new(&[web]);
+        world.assigned = None;
+        let mut world = world.recovered(Vec::new());
+        let before = world.running();
+        assert_eq!(before.len(), 1, "each of two nodes has one CPU");
+        world.membership = membership(&[(1, MemberState::Down)]);
+        world.settle();
+        assert_eq!(world.running(), before);
+        let slot = world.plan().assignments.slots(&ServiceId([number; 16])).map(|(slot, _)| slot).collect::<Vec<_>>();
+        displaced += usize::from(slot != [before[0].0]);
+        world.end(world.the_running(), 3);
+        world.pass(SECOND * 2);
+        let after: Vec<u32> = world.running().iter().map(|(slot, _)| *slot).collect();
+        assert_eq!(after, slot, "with its room free the slot starts that the plan has here");
+    }
+    assert!(displaced > 0, "the plan never left the slot that ran without a node");
+}

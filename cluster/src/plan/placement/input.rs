@@ -31,7 +31,7 @@ impl Amounts {
     }
 
     /// Returns what is left, and nothing where there is less.
-    pub(super) fn minus(self, other: Self) -> Self {
+    pub(crate) fn minus(self, other: Self) -> Self {
         Self {
             nano_cpus: self.nano_cpus.saturating_sub(other.nano_cpus),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
