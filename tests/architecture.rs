@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 6] = [
     ("dns", &["cluster"]),
     ("overlay", &["cluster"]),
     ("runtime", &[]),
-    ("node", &["cluster", "dns", "overlay", "runtime"]),
+    ("node", &["cluster", "dns", "overlay", "runtime", "simulations"]),
     ("simulations", &["cluster"]),
 ];
 

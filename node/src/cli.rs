@@ -1,7 +1,7 @@
 //! The command line: what operators type, and what they read.
 //!
-//! `shoal up` and `shoal demo` run here and now; all other commands speak to a node's API over its socket, as Docker's
-//! client does, so they work on any node and see what every other client sees.
+//! `shoal up`, `shoal demo` and `shoal simulate` run here and now; all other commands speak to a node's API over its
+//! socket, as Docker's client does, so they work on any node and see what every other client sees.
 
 mod image;
 mod join_token;
@@ -9,6 +9,7 @@ mod node;
 mod output;
 mod plan;
 mod service;
+pub mod simulate;
 mod status;
 mod table;
 pub mod up;
@@ -46,6 +47,8 @@ pub enum Command {
     Up(Box<UpArgs>),
     /// Run a shoal of three nodes on this machine and show what it does.
     Demo(DemoArgs),
+    /// Simulate the loss of nodes and show which services would drop below their replicas.
+    Simulate(simulate::SimulateArgs),
     /// Ask a running node.
     #[command(flatten)]
     Client(ClientCommand),

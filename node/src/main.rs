@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Up(args) => run_node(*args),
         Command::Demo(args) => demo::run(&args),
+        Command::Simulate(args) => cli::simulate::run(&args),
         Command::Client(command) => cli::run(command, &socket),
     };
     done.unwrap_or_else(|error| cli::report(&error))

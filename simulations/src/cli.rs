@@ -6,7 +6,6 @@
 pub(crate) mod mutations;
 pub(crate) mod replay;
 pub(crate) mod run;
-pub(crate) mod simulate;
 
 use std::path::Path;
 use std::process::ExitCode;

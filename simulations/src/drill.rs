@@ -4,17 +4,21 @@
 //! Input: a declaration of services and of nodes in TOML, and whom to kill. Output: a report to read, and whether it is
 //! as the operator wants it.
 
+mod declaration;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use shoal_cluster::intent::name::Name;
-use shoal_cluster::intent::service::{ImageRef, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::node::NodeSpec;
+use shoal_cluster::intent::service::{Mode, ServiceSpec};
 use shoal_cluster::seed::Stream;
 use shoal_cluster::{Command, ServiceId};
+
+pub use declaration::{NodeLine, Nodes, ServiceLine, Services};
 
 use crate::options::Options;
 use crate::script::ScriptError;
@@ -29,59 +33,6 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long after a loss replicas are counted, and for each lost node: they are noticed one by one.
 const AFTER: Duration = Duration::from_secs(40);
 const AFTER_EACH: Duration = Duration::from_secs(15);
-
-/// The services that an operator declares.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Services {
-    /// Each of them, as `[[service]]`.
-    pub service: Vec<ServiceLine>,
-}
-
-/// One service.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceLine {
-    /// Its name.
-    pub name: String,
-    /// How many tasks should run. Default 1.
-    #[serde(default = "one")]
-    pub replicas: u32,
-}
-
-/// The nodes that an operator has.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nodes {
-    /// Each of them, as `[[node]]`.
-    pub node: Vec<NodeLine>,
-}
-
-/// One node.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeLine {
-    /// Its name.
-    pub name: String,
-    /// CPUs that it has. Default 4.
-    #[serde(default = "four")]
-    pub cpus: u32,
-    /// Memory that it has, in MiB. Default 8192.
-    #[serde(default = "eight_gib")]
-    pub memory_mib: u64,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn four() -> u32 {
-    4
-}
-
-fn eight_gib() -> u64 {
-    8_192
-}
 
 /// Whom to kill.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,17 +148,10 @@ pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DrillError
 
 /// Runs the services on the nodes and kills each set of nodes in a world of its own.
 pub fn drill(services: &Services, nodes: &Nodes, kill: &Kill, seed: u64) -> Result<Drill, DrillError> {
-    let specs: Vec<ServiceSpec> = services.service.iter().map(spec).collect::<Result<_, _>>()?;
+    let specs: Vec<ServiceSpec> = services.service.iter().map(ServiceLine::spec).collect::<Result<_, _>>()?;
     let (sets, sampled) = sets(nodes, kill, seed)?;
     let losses: Result<Vec<Loss>, DrillError> = sets.iter().map(|set| lose(&specs, nodes, set, seed)).collect();
     Ok(Drill { losses: losses?, sampled })
-}
-
-fn spec(line: &ServiceLine) -> Result<ServiceSpec, DrillError> {
-    let name = Name::new(&line.name)
-        .map_err(|error| DrillError::Declaration(format!("{:?} cannot be a service's name: {error}", line.name)))?;
-    let image = ImageRef { reference: line.name.clone(), digest: None };
-    Ok(ServiceSpec::new(name, line.replicas, TaskSpec::new(image)))
 }
 
 /// Returns the sets of nodes to kill, and whether there are more.
@@ -260,17 +204,11 @@ fn lose(specs: &[ServiceSpec], nodes: &Nodes, set: &BTreeSet<usize>, seed: u64) 
             .map_err(|error| DrillError::Declaration(format!("{:?} cannot be a node's name: {error}", line.name)))?;
         machine.become_machine(name, line.cpus, line.memory_mib);
     }
-    let mut ids = Vec::new();
     world.run_until(12_000_000);
-    for spec in specs {
-        let answer = world.command(0, Command::CreateService(spec.clone()));
-        match answer {
-            Some(Ok(shoal_cluster::Receipt::Service { id, .. })) => ids.push(id),
-            other => return Err(DrillError::Declaration(format!("{} is refused: {other:?}", spec.name))),
-        }
-    }
+    let ids = declare(&mut world, specs, nodes)?;
+    let all: Vec<u32> = specs.iter().map(wanted).collect();
     let started = world.at_us + START_MAX.as_micros() as u64;
-    while world.at_us < started && counts(&world, &ids).iter().zip(specs).any(|(runs, spec)| *runs < spec.replicas) {
+    while world.at_us < started && counts(&world, &ids).iter().zip(&all).any(|(runs, all)| runs < all) {
         world.run_until(world.at_us + LOOK.as_micros() as u64);
     }
     set.iter().for_each(|node| world.unplug(*node));
@@ -278,12 +216,40 @@ fn lose(specs: &[ServiceSpec], nodes: &Nodes, set: &BTreeSet<usize>, seed: u64) 
     Ok(Loss { killed: set.iter().map(|node| nodes.node[*node].name.clone()).collect(), dips })
 }
 
+/// Says what the operator wants of nodes and services; returns the services' ids.
+fn declare(world: &mut World, specs: &[ServiceSpec], nodes: &Nodes) -> Result<Vec<ServiceId>, DrillError> {
+    let refused = |name: &str, answer| DrillError::Declaration(format!("{name} is refused: {answer:?}"));
+    for (number, line) in nodes.node.iter().enumerate().filter(|(_, line)| !line.labels.is_empty()) {
+        let spec = NodeSpec { labels: line.labels.clone(), ..NodeSpec::default() };
+        let answer = world.command(0, Command::UpdateNode { node: world.nodes[number].id, version: 0, spec });
+        if !matches!(answer, Some(Ok(_))) {
+            return Err(refused(&line.name, answer));
+        }
+    }
+    let mut ids = Vec::new();
+    for spec in specs {
+        match world.command(0, Command::CreateService(spec.clone())) {
+            Some(Ok(shoal_cluster::Receipt::Service { id, .. })) => ids.push(id),
+            answer => return Err(refused(spec.name.as_str(), answer)),
+        }
+    }
+    Ok(ids)
+}
+
+/// Returns how many tasks should run whatever nodes there are: of a global service one on each that is there.
+fn wanted(spec: &ServiceSpec) -> u32 {
+    match spec.mode {
+        Mode::Replicated => spec.replicas,
+        Mode::Global => 0,
+    }
+}
+
 /// Counts the replicas of each service until the end, and returns those services that had too few.
 fn watch(world: &mut World, specs: &[ServiceSpec], ids: &[ServiceId], time: Duration) -> Vec<Dip> {
     let fresh = |spec: &ServiceSpec| Dip {
         service: spec.name.to_string(),
-        replicas: spec.replicas,
-        least: spec.replicas,
+        replicas: wanted(spec),
+        least: wanted(spec),
         below: Duration::ZERO,
         none: Duration::ZERO,
         end: 0,
@@ -326,8 +292,9 @@ mod tests {
     use super::*;
 
     fn nodes(count: usize) -> Nodes {
-        let line = |number: usize| NodeLine { name: format!("n{number}"), cpus: 4, memory_mib: 8_192 };
-        Nodes { node: (0..count).map(line).collect() }
+        let zone = |number: usize| if number.is_multiple_of(2) { "even" } else { "odd" };
+        let line = |number: usize| format!("[[node]]\nname = \"n{number}\"\nlabels.zone = \"{}\"\n", zone(number));
+        toml::from_str(&(0..count).map(line).collect::<String>()).expect("it is TOML")
     }
 
     #[test]
@@ -357,5 +324,20 @@ mod tests {
         assert_eq!(db.len(), 1, "it ran on one node: {drill}");
         assert!(db[0].none > Duration::from_secs(1) && db[0].end == 1, "{drill}");
         assert!(drill.holds(Duration::from_secs(30)) && !drill.holds(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn what_is_bound_to_lost_nodes_does_not_fit_and_the_rest_does() {
+        let services = "[[service]]\nname = \"bound\"\nreplicas = 2\nconstraints = [\"node.labels.zone==odd\"]
+            [[service]]\nname = \"large\"\nreplicas = 3\nreserve_millicpus = 3000
+            [[service]]\nname = \"agent\"\nglobal = true";
+        let services: Services = toml::from_str(services).expect("it is TOML");
+        let kill = Kill::These(vec!["n1".to_owned()]);
+        let drill = drill(&services, &nodes(3), &kill, 1).expect("it can be held");
+        let mut dips: Vec<(&str, u32, u32)> =
+            drill.losses[0].dips.iter().map(|dip| (dip.service.as_str(), dip.end, dip.unplaced)).collect();
+        dips.sort_unstable();
+        assert_eq!(dips, [("bound", 0, 2), ("large", 2, 1)], "{drill}");
+        assert!(!drill.holds(Duration::MAX), "two services do not come back");
     }
 }

@@ -27,8 +27,6 @@ enum Command {
     Shrink(cli::replay::ShrinkArgs),
     /// Run the scenarios in a folder
     Plans(cli::replay::FolderArgs),
-    /// Lose nodes of a shoal of your own and see what becomes of your services
-    Simulate(cli::simulate::SimulateArgs),
     /// Run what once found a bug: the seeds in seeds.txt and the scripts beside it
     Regressions(cli::replay::RegressionArgs),
     /// Switch deliberate bugs of the core on, one by one: each must be caught
@@ -46,7 +44,6 @@ fn main() -> ExitCode {
         Command::Replay(args) => cli::replay::replay(&args),
         Command::Shrink(args) => cli::replay::shrink(&args),
         Command::Plans(args) => cli::replay::plans(&args),
-        Command::Simulate(args) => cli::simulate::simulate(&args),
         Command::Regressions(args) => cli::replay::regressions(&args),
         #[cfg(feature = "mutations")]
         Command::Mutations(args) => cli::mutations::mutations(&args),
