@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::support::{Lab, Node, signal, skip, traces, until};
+use crate::support::{Lab, Node, signal, skip, text, traces, until};
 
 pub(crate) fn a_missing_command_is_shown_and_backed_off(lab: &mut Lab) -> Result<()> {
     shown_and_backed_off(
@@ -90,6 +90,47 @@ pub(crate) fn a_joiner_whose_clock_is_far_off_is_refused(lab: &mut Lab) -> Resul
         ensure!(!nodes.contains(name), "{nodes}");
         lab.stop(&stranger)?;
     }
+    Ok(())
+}
+
+pub(crate) fn what_two_halves_wrote_is_shown_until_someone_writes_again(lab: &mut Lab) -> Result<()> {
+    let written = lab.ok("service scale --detach web=3")?;
+    ensure!(written.contains("stored on 2 nodes") || written.contains("stored on 3 nodes"), "{written}");
+    cable("down")?;
+    for (node, line) in [(0, "service scale --detach web=5"), (2, "service scale --detach web=4")] {
+        until("the halves know that they are split", || {
+            let status = text(&lab.nodes[node].command("node ls")?);
+            ensure!(status.matches("Down").count() == if node == 0 { 1 } else { 2 }, "{status}");
+            Ok(())
+        })?;
+        let said = text(&lab.nodes[node].command(line)?);
+        let alone = said.contains("stored on this node's disk only: no other node is up");
+        ensure!(alone == (node == 2) && said.contains("web scaled to"), "{}: {said}", lab.nodes[node].name);
+    }
+    cable("up")?;
+    until("the conflict is shown everywhere", || {
+        for node in &lab.nodes {
+            let said = text(&node.command("conflicts")?);
+            ensure!(said.contains("node3") && said.matches("web").count() >= 2, "{}: {said}", node.name);
+        }
+        let inspected = lab.ok("service inspect web")?;
+        ensure!(inspected.contains("\"Conflict\"") && inspected.matches("\"Replicas\"").count() == 3, "{inspected}");
+        Ok(())
+    })?;
+    lab.settle("web", 4)?;
+    lab.ok("service scale --detach web=3")?;
+    until("a write settles it", || {
+        let said = lab.nodes[1].command("conflicts")?;
+        ensure!(!text(&said).contains("web"), "{}", text(&said));
+        Ok(())
+    })
+}
+
+/// Sets the cable of the third node up or down.
+fn cable(state: &str) -> Result<()> {
+    let set = ["netns", "exec", "shoal-demo-hub", "ip", "link", "set", "port3", state];
+    let output = std::process::Command::new("ip").args(set).output()?;
+    ensure!(output.status.success(), "{}", text(&output));
     Ok(())
 }
 

@@ -48,6 +48,10 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("a_mistyped_token_is_refused_at_once", bad_input::a_mistyped_token_is_refused_at_once),
     ("a_token_of_another_shoal_is_refused", bad_days::a_token_of_another_shoal_is_refused),
     ("a_joiner_whose_clock_is_far_off_is_refused", bad_days::a_joiner_whose_clock_is_far_off_is_refused),
+    (
+        "what_two_halves_wrote_is_shown_until_someone_writes_again",
+        bad_days::what_two_halves_wrote_is_shown_until_someone_writes_again,
+    ),
     ("an_unreachable_seed_is_tried_until_told_to_stop", bad_days::an_unreachable_seed_is_tried_until_told_to_stop),
     ("a_daemon_killed_alone_leaves_its_tasks_running", bad_days::a_daemon_killed_alone_leaves_its_tasks_running),
     ("a_node_started_right_after_its_death_comes_up", bad_days::a_node_started_right_after_its_death_comes_up),

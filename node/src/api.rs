@@ -6,6 +6,7 @@
 //! Knows nothing of transport, disk and containers.
 
 mod body;
+mod conflicts;
 mod containers;
 mod distribution;
 mod error;
@@ -79,7 +80,20 @@ pub struct Request {
     /// What the operator wants.
     pub command: Command,
     /// Where to say what became of it.
-    pub answer: oneshot::Sender<Result<Receipt, ApplyError>>,
+    pub answer: oneshot::Sender<Result<Applied, ApplyError>>,
+}
+
+/// A command that was carried out and is durable here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What came of it.
+    pub receipt: Receipt,
+    /// On how many other nodes' disks it is, as far as is known here.
+    pub copies: usize,
+    /// How many other members are up.
+    pub others_up: usize,
+    /// How many other members there are, whatever their state.
+    pub others: usize,
 }
 
 /// Why a command was not carried out.
@@ -137,8 +151,9 @@ impl NodeHandle {
         Arc::clone(&self.views.borrow())
     }
 
-    /// Has the core carry out a command, and returns once that is durable.
-    async fn apply(&self, command: Command) -> Result<Receipt, ApplyError> {
+    /// Has the core carry out a command, and returns once that is durable here, and on another node if one is up and
+    /// confirms it soon.
+    async fn apply(&self, command: Command) -> Result<Applied, ApplyError> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(Request { command, answer }).await.map_err(|_| ApplyError::Stopping)?;
         answered.await.map_err(|_| ApplyError::Stopping)?

@@ -3,6 +3,7 @@
 //! `shoal up`, `shoal demo` and `shoal simulate` run here and now; all other commands speak to a node's API over its
 //! socket, as Docker's client does, so they work on any node and see what every other client sees.
 
+mod conflicts;
 mod image;
 mod join_token;
 mod node;
@@ -79,6 +80,8 @@ pub enum ClientCommand {
     Node(node::NodeCommand),
     /// Show whether the shoal is agreed, and who is behind.
     Status(status::StatusArgs),
+    /// Show what was written on several nodes that could not hear each other.
+    Conflicts(conflicts::ConflictsArgs),
     /// Show which node runs how much, and what would move if nodes failed, joined or were drained.
     Plan(plan::PlanArgs),
     /// Show why a task is where it is, or why it is pending.
@@ -125,6 +128,7 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
         ClientCommand::Image(command) => image::run(command, &client, &mut output).await,
         ClientCommand::Service(command) => service::run(command, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
+        ClientCommand::Conflicts(args) => conflicts::run(&args, &client, &mut output).await,
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,
         ClientCommand::Why(args) => plan::why(args, &client, &mut output).await,
         ClientCommand::Status(args) => status::run(args, &client, &mut output).await,

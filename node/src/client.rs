@@ -13,7 +13,6 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::api::API_VERSION;
@@ -129,9 +128,18 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Value, ClientError> {
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| self.answer(error.into()))?;
         let bytes = self.call(Method::POST, path, body.into()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.answer(error.into()))
+    }
+
+    /// Deletes what lies at this path.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let bytes = self.call(Method::DELETE, path, Bytes::new()).await?;
         serde_json::from_slice(&bytes).map_err(|error| self.answer(error.into()))
     }
 
@@ -161,6 +169,12 @@ impl Client {
     fn answer(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
         ClientError::Answer { socket: self.socket.clone(), source }
     }
+}
+
+/// Returns text as it may stand in a path or a query.
+pub fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:,".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {

@@ -10,15 +10,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use shoal_cluster::{Action, Cluster, CommandError, Input, Instant, Now, Receipt, TaskCommand, TaskEvent, Views};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::{ApplyError, Request};
+use crate::api::{Applied, ApplyError, Request};
 use crate::store::{Store, StoreError};
 use crate::transport::{Transport, TransportEvent};
 
 /// Inputs that share one turn, and so one fsync.
 const INPUTS_PER_TURN: usize = 64;
 
+/// How long the answer to a command waits for another node to say that it is on its disk. A round trip and an fsync
+/// take milliseconds; a member that has just died is thought to be up for some seconds more.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+
 /// Where the answer to a command goes, and the answer itself.
-type Answer = (oneshot::Sender<Result<Receipt, ApplyError>>, Result<Receipt, CommandError>);
+type Answer = (oneshot::Sender<Result<Applied, ApplyError>>, Result<Receipt, CommandError>);
+
+/// A command that is durable here and whose answer waits for another node.
+struct Waiting {
+    sender: oneshot::Sender<Result<Applied, ApplyError>>,
+    receipt: Receipt,
+    /// See [`Cluster::copies`].
+    write: u64,
+    until: tokio::time::Instant,
+}
 
 /// Reads both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +78,7 @@ pub struct Driver {
     transport: Transport,
     tasks: mpsc::UnboundedSender<TaskCommand>,
     views: watch::Sender<Arc<Views>>,
+    waiting: Vec<Waiting>,
 }
 
 impl Driver {
@@ -77,14 +91,15 @@ impl Driver {
         tasks: mpsc::UnboundedSender<TaskCommand>,
     ) -> (Self, watch::Receiver<Arc<Views>>) {
         let (views, watched) = watch::channel(Arc::new(core.views().clone()));
-        (Self { core, clock, store, transport, tasks, views }, watched)
+        (Self { core, clock, store, transport, tasks, views, waiting: Vec::new() }, watched)
     }
 
     /// Runs until the commands' senders are gone; ends early only if the disk fails, since nothing may be promised then.
     pub async fn run(mut self, mut inputs: Inputs) -> Result<(), StoreError> {
         self.turn(Vec::new())?;
         loop {
-            let deadline = self.clock.deadline(self.core.poll_timeout());
+            let core = self.clock.deadline(self.core.poll_timeout());
+            let deadline = self.waiting.iter().map(|waiting| waiting.until).fold(core, std::cmp::Ord::min);
             let answers = tokio::select! {
                 event = inputs.transport.recv() => {
                     let Some(event) = event else { return Ok(()) };
@@ -155,14 +170,37 @@ impl Driver {
         if durable.is_ok() {
             others.into_iter().for_each(|action| self.carry_out(action));
         }
+        let (write, until) = (self.core.written(), tokio::time::Instant::now() + CONFIRM_MAX);
         for (sender, answer) in answers {
             let failed = durable.as_ref().err().map(|error| ApplyError::Store(error.to_string()));
-            // The operator may have gone away; the command stands.
-            let _ = sender.send(failed.map_or_else(|| answer.map_err(ApplyError::from), Err));
+            match failed.map_or_else(|| answer.map_err(ApplyError::from), Err) {
+                Ok(receipt) => self.waiting.push(Waiting { sender, receipt, write, until }),
+                // The operator may have gone away.
+                Err(error) => drop(sender.send(Err(error))),
+            }
         }
         durable?;
+        self.confirm();
         self.publish();
         Ok(())
+    }
+
+    /// Answers the commands that another node has on its disk, that no other node can have, or that waited long enough.
+    fn confirm(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (now, others_up) = (tokio::time::Instant::now(), self.core.others_up_count());
+        let others = self.core.membership().members().len().saturating_sub(1);
+        for waiting in std::mem::take(&mut self.waiting) {
+            let copies = self.core.copies(waiting.write);
+            if copies == 0 && others_up > 0 && now < waiting.until {
+                self.waiting.push(waiting);
+            } else {
+                // The operator may have gone away; the command stands.
+                let _ = waiting.sender.send(Ok(Applied { receipt: waiting.receipt, copies, others_up, others }));
+            }
+        }
     }
 
     fn persist(&mut self, records: &[Vec<u8>]) -> Result<(), StoreError> {

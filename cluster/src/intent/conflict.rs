@@ -3,14 +3,18 @@
 //! Input: the registers that hold more than one version. Output: for each, all versions with author and stamp, the one
 //! that counts first. Pure, and alike on all nodes with the same registers.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::Intent;
 use super::key::{Key, Kind};
+use super::node::NodeIntent;
+use super::service::Service;
 use crate::clock::Stamp;
 use crate::crdt::{Dot, Register, Version};
 use crate::id::NodeId;
+use crate::wire;
 
 /// One object that was written concurrently.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,32 @@ pub struct Rival {
     pub stamp: Stamp,
     /// What was written, encoded; absent if the object was removed.
     pub value: Option<Vec<u8>>,
+}
+
+/// What a write says, as far as this code understands it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// A service.
+    Service(Box<Service>),
+    /// What is wanted of a node.
+    Node(NodeIntent),
+    /// The object was removed.
+    Nothing,
+    /// A kind that this code does not understand, or has no words for.
+    Unknown,
+}
+
+impl Rival {
+    /// Reads what was written to `key`.
+    pub fn written(&self, key: &Key) -> Written {
+        let Some(value) = &self.value else { return Written::Nothing };
+        let read = match key.kind() {
+            Some(Kind::Service) => wire::decode(value).map(|service| Written::Service(Box::new(service))).ok(),
+            Some(Kind::Node) => wire::decode(value).map(Written::Node).ok(),
+            Some(Kind::Block) | None => None,
+        };
+        read.unwrap_or(Written::Unknown)
+    }
 }
 
 /// The keys of the registers in conflict.

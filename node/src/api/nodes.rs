@@ -14,6 +14,7 @@ use super::body::Parsed;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::params::{Params, Segment};
+use super::status::Stored;
 use super::{NodeHandle, lookup};
 
 const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.label", "engine.label"];
@@ -39,7 +40,7 @@ pub(super) async fn update(
     Segment(id): Segment,
     params: Params,
     Parsed(spec): Parsed<NodeSpec>,
-) -> Result<Json<()>, ApiError> {
+) -> Result<Json<Stored>, ApiError> {
     let version = params.number("version")?;
     let (id, role) = {
         let views = node.views();
@@ -60,8 +61,7 @@ pub(super) async fn update(
         Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
     };
     let spec = Wanted { availability, labels: spec.labels.unwrap_or_default().into_iter().collect() };
-    node.apply(Command::UpdateNode { node: id, version, spec }).await?;
-    Ok(Json(()))
+    Ok(Json(node.apply(Command::UpdateNode { node: id, version, spec }).await?.into()))
 }
 
 /// Returns what operators want of a member.
@@ -87,6 +87,15 @@ pub(super) fn role_word(role: Role) -> &'static str {
     }
 }
 
+/// Returns Docker's word for an availability.
+pub(super) fn availability(availability: Availability) -> NodeSpecAvailabilityEnum {
+    match availability {
+        Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
+        Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
+        Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
+    }
+}
+
 fn show(member: &Member, wanted: Option<&NodeIntent>) -> Node {
     let meta = &member.meta;
     let amount = |amount: u64| Some(i64::try_from(amount).unwrap_or(i64::MAX));
@@ -94,11 +103,7 @@ fn show(member: &Member, wanted: Option<&NodeIntent>) -> Node {
         Role::Manager => NodeSpecRoleEnum::MANAGER,
         Role::Worker => NodeSpecRoleEnum::WORKER,
     };
-    let availability = match wanted.map(|wanted| wanted.spec.availability).unwrap_or_default() {
-        Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
-        Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
-        Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
-    };
+    let availability = availability(wanted.map(|wanted| wanted.spec.availability).unwrap_or_default());
     let labels = wanted.map(|wanted| &wanted.spec.labels);
     Node {
         id: Some(member.id.to_string()),

@@ -16,8 +16,8 @@ use super::error::{ApiError, shown};
 use super::params::Segment;
 use super::system::version_text;
 use super::{
-    API_VERSION, API_VERSION_MIN, NodeHandle, containers, distribution, images, networks, nodes, not_here, plan,
-    services, shoal, swarm, system, tasks,
+    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, images, networks, nodes, not_here,
+    plan, services, shoal, swarm, system, tasks,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -71,6 +71,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/containers/json", get(containers::list))
         .route("/shoal/status", get(shoal::status))
         .route("/shoal/join", get(shoal::join))
+        .route("/shoal/conflicts", get(conflicts::list))
         .route("/shoal/plan", get(plan::plan))
         .route("/shoal/why", get(plan::why))
         .fallback(not_found)

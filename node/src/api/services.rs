@@ -4,10 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use bollard::models::{
-    ObjectVersion, Service as DockerService, ServiceCreateResponse, ServiceEndpoint, ServiceServiceStatus,
-    ServiceSpec as DockerSpec,
+    ObjectVersion, Service as DockerService, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as DockerSpec,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use shoal_cluster::intent::service::{Mode, Service};
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::{Command, Receipt, ServiceId, Views};
@@ -18,8 +17,9 @@ use super::error::ApiError;
 use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
 use super::spec::{accept, show};
+use super::status::{Conflict, Created, Stored};
 use super::time::rfc3339;
-use super::{NodeHandle, lookup};
+use super::{NodeHandle, conflicts, lookup};
 use crate::identity::random;
 
 const FILTERS: &[&str] = &["id", "name", "label", "mode", "runtime"];
@@ -40,33 +40,50 @@ fn matches(filters: &Filters, service: &Service) -> bool {
     filters.any("id", |id| service.id.to_string().starts_with(id))
         && filters.any("name", |name| service.spec.name.folded().starts_with(&name.to_ascii_lowercase()))
         && filters.labels("label", in_map(&labels))
-        && filters.any("mode", |mode| mode == "replicated")
+        && filters.any("mode", |mode| mode == mode_word(service.spec.mode))
         && filters.any("runtime", |runtime| runtime == "container")
 }
 
-/// `GET /services/{id or name}`
-pub(super) async fn inspect(
-    State(node): State<NodeHandle>,
-    Segment(id): Segment,
-) -> Result<Json<DockerService>, ApiError> {
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Replicated => "replicated",
+        Mode::Global => "global",
+    }
+}
+
+/// `GET /services/{id or name}`: Docker's answer, and `Conflict` if there is one.
+pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Inspected>, ApiError> {
+    let views = node.views();
+    let service = lookup::service(&views, &id)?;
     // All fields are always filled in, so `insertDefaults` changes nothing.
-    Ok(Json(shown(lookup::service(&node.views(), &id)?)))
+    Ok(Json(Inspected { service: shown(service), conflict: conflicts::of_service(&views, &service.spec.name) }))
+}
+
+/// A service, and the writes that contradict each other.
+#[derive(Debug, Serialize)]
+pub(super) struct Inspected {
+    #[serde(flatten)]
+    service: DockerService,
+    #[serde(rename = "Conflict", skip_serializing_if = "Option::is_none")]
+    conflict: Option<Conflict>,
 }
 
 /// `POST /services/create`
 pub(super) async fn create(
     State(node): State<NodeHandle>,
     Parsed(mut spec): Parsed<DockerSpec>,
-) -> Result<(StatusCode, Json<ServiceCreateResponse>), ApiError> {
+) -> Result<(StatusCode, Json<Created>), ApiError> {
     if spec.name.as_deref().unwrap_or_default().is_empty() {
         spec.name = Some(made_up_name(&spec));
     }
     let mut spec = accept(spec)?;
     spec.task.image = pin(&node, spec.task.image, None).await?;
     let name = spec.name.clone();
-    match node.apply(Command::CreateService(spec)).await? {
+    let applied = node.apply(Command::CreateService(spec)).await?;
+    match applied.receipt {
         Receipt::Service { id, .. } => {
-            Ok((StatusCode::CREATED, Json(ServiceCreateResponse { id: Some(id.to_string()), warnings: None })))
+            let created = Created { id: id.to_string(), stored: applied.into() };
+            Ok((StatusCode::CREATED, Json(created)))
         }
         Receipt::Done => Err(ApiError::Internal(format!("service {name} was created, but its id is not known"))),
     }
@@ -78,7 +95,7 @@ pub(super) async fn update(
     Segment(id): Segment,
     params: Params,
     Parsed(spec): Parsed<DockerSpec>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Stored>, ApiError> {
     let version = params.number("version")?;
     if params.text("rollback").is_some() {
         return Err(ApiError::NotSupported("docker service rollback (rollback=previous)".to_owned()));
@@ -90,15 +107,13 @@ pub(super) async fn update(
     };
     let mut spec = accept(spec)?;
     spec.task.image = pin(&node, spec.task.image, Some(&present)).await?;
-    node.apply(Command::UpdateService { id, version, spec }).await?;
-    Ok(Json(json!({ "Warnings": null })))
+    Ok(Json(node.apply(Command::UpdateService { id, version, spec }).await?.into()))
 }
 
 /// `DELETE /services/{id or name}`
-pub(super) async fn remove(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<(), ApiError> {
+pub(super) async fn remove(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Stored>, ApiError> {
     let id = lookup::service(&node.views(), &id)?.id;
-    node.apply(Command::RemoveService(id)).await?;
-    Ok(())
+    Ok(Json(node.apply(Command::RemoveService(id)).await?.into()))
 }
 
 fn shown(service: &Service) -> DockerService {

@@ -3,6 +3,7 @@
 //! Fields may be added; those that are here keep their names and meanings. Digests and fingerprints are hexadecimal.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `GET /shoal/status`: whether the shoal is agreed, and how this node fares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,54 @@ pub struct Said {
     pub behind: u64,
     /// How long ago, in milliseconds.
     pub age_ms: u64,
+}
+
+/// What is said of a change that was accepted, in Docker's answers to changes and beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Stored {
+    /// What the operator should know; Docker's client prints it.
+    pub warnings: Option<Vec<String>>,
+    /// On how many nodes' disks the change is, the answering node's included, as far as is known.
+    pub stored_on: usize,
+}
+
+/// Docker's answer to the creation of a service, and where it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// The service's id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Where it is stored.
+    #[serde(flatten)]
+    pub stored: Stored,
+}
+
+/// `GET /shoal/conflicts`, and `Conflict` of an inspected service: an object with concurrent writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// `service`, `node`, or the number of a kind that this node does not understand.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// All writes, the one that counts first. Whoever writes again settles it.
+    pub versions: Vec<Rival>,
+}
+
+/// One of several concurrent writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rival {
+    /// The node on which it was written, by id.
+    pub author: String,
+    /// That node's name, if it is still known.
+    pub author_name: Option<String>,
+    /// When, by that node's hybrid clock, in milliseconds since the Unix epoch.
+    pub written_ms: u64,
+    /// What was written: a service's or a node's spec in Docker's form; absent if the object was removed, or if this
+    /// node does not understand it.
+    pub spec: Option<Value>,
+    /// Whether the object was removed.
+    pub removed: bool,
 }
 
 /// `GET /shoal/join`: how others join.

@@ -49,6 +49,26 @@ fn names(list: &Value, pointer: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn concurrent_writes_are_shown_with_authors_and_times() {
+    let conflicts = get("/shoal/conflicts").await;
+    let versions = &conflicts[0]["versions"];
+    assert_eq!((&conflicts[0]["kind"], &conflicts[0]["name"]), (&json!("service"), &json!("web")));
+    assert_eq!((&versions[0]["author_name"], &versions[0]["removed"]), (&json!("node-b"), &json!(false)));
+    assert_eq!(versions[0]["spec"], Value::Null, "what this node cannot read is shown without its content");
+    assert_eq!((&versions[1]["author_name"], &versions[1]["removed"]), (&Value::Null, &json!(true)));
+    assert_eq!(get("/services/web").await["Conflict"], conflicts[0]);
+    assert_eq!(get("/services/db").await.get("Conflict"), None);
+}
+
+#[tokio::test]
+async fn whoever_changes_something_is_told_on_how_many_disks_it_is() {
+    let (status, answer) = send(Method::DELETE, "/services/web", "").await;
+    assert_eq!(status, StatusCode::OK);
+    let warning = "stored on this node's disk only: no other node is up";
+    assert_eq!(answer, json!({ "Warnings": [warning], "StoredOn": 1 }));
+}
+
+#[tokio::test]
 async fn clients_can_negotiate_a_version() {
     for (method, path) in [(Method::GET, "/_ping"), (Method::HEAD, "/_ping"), (Method::GET, "/v1.24/_ping")] {
         assert_eq!(send(method, path, "").await.0, StatusCode::OK, "{path}");
@@ -182,7 +202,7 @@ async fn a_service_lives_from_create_to_remove() {
     let version = service["Version"]["Index"].as_u64().unwrap();
     let path = |version| format!("/services/new/update?version={version}");
     let (status, answer) = ask(&shoal, Method::POST, &path(version), changed.to_string()).await;
-    assert_eq!((status, answer), (StatusCode::OK, json!({ "Warnings": null })));
+    assert_eq!((status, &answer["StoredOn"]), (StatusCode::OK, &json!(1)));
     let (status, stale) = ask(&shoal, Method::POST, &path(version), changed.to_string()).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(stale["message"].as_str().unwrap().ends_with("update out of sequence"), "{stale}");

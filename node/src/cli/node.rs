@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::Output;
 use super::table::table;
+use crate::api::status::Stored;
 use crate::client::Client;
 
 /// What to do with nodes.
@@ -71,9 +72,10 @@ async fn update(args: &UpdateArgs, client: &Client, output: &mut Output) -> anyh
         };
         let id = node.id.as_deref().unwrap_or(&args.node);
         let version = node.version.and_then(|version| version.index).unwrap_or_default();
-        match client.post(&format!("/nodes/{id}/update?version={version}"), &spec).await {
-            Ok(_) => {
+        match client.post::<Stored>(&format!("/nodes/{id}/update?version={version}"), &spec).await {
+            Ok(stored) => {
                 output.line(&args.node)?;
+                output.stored(&stored);
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) if error.to_string().ends_with("update out of sequence") => {}

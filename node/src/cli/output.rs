@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::api::status::Stored;
+
 /// The results of one command.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -38,6 +40,16 @@ impl Output {
         self.clear_progress();
         // Nobody can be told if standard error is gone.
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says on how many disks a change is, and what the node warns of.
+    pub(super) fn stored(&mut self, stored: &Stored) {
+        for warning in stored.warnings.iter().flatten() {
+            self.note(&format!("warning: {warning}"));
+        }
+        if stored.stored_on > 1 {
+            self.note(&format!("stored on {} nodes", stored.stored_on));
+        }
     }
 
     /// Shows how far something has come, in place of what was shown before; shows nothing if nobody watches.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::Output;
 use super::table::table;
 use crate::api::status::{PlanAnswer, WhyAnswer};
-use crate::client::Client;
+use crate::client::{Client, encoded};
 
 /// What would happen.
 #[derive(Debug, Args)]
@@ -82,12 +82,6 @@ fn lines(answer: &PlanAnswer, changed: bool) -> Vec<String> {
         lines.push(format!("{} tasks {} pending", answer.pending, if changed { "would be" } else { "are" }));
     }
     lines
-}
-
-/// Returns text as it may stand in a query.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:,".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 #[cfg(test)]

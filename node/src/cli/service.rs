@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use bollard::models::{Service, ServiceSpec};
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::output::Output;
-use crate::client::Client;
+use crate::api::status::Stored;
+use crate::client::{Client, encoded};
 use converge::converge;
 
 /// What to do with services.
@@ -92,6 +94,7 @@ async fn find(client: &Client, name: &str) -> anyhow::Result<Service> {
 /// Changes a service's spec, and once more from the start if somebody else has changed it in between.
 async fn change(
     client: &Client,
+    output: &mut Output,
     name: &str,
     edit: impl Fn(&mut ServiceSpec) -> anyhow::Result<()>,
 ) -> anyhow::Result<Service> {
@@ -102,8 +105,9 @@ async fn change(
         edit(&mut spec)?;
         let id = service.id.as_deref().unwrap_or(name);
         let version = service.version.as_ref().and_then(|version| version.index).unwrap_or_default();
-        match client.post(&format!("/services/{id}/update?version={version}"), &spec).await {
-            Ok(_) => {
+        match client.post::<Stored>(&format!("/services/{id}/update?version={version}"), &spec).await {
+            Ok(stored) => {
+                output.stored(&stored);
                 service.spec = Some(spec);
                 return Ok(service);
             }
@@ -122,7 +126,7 @@ async fn run_scale(
 ) -> anyhow::Result<ExitCode> {
     let mut scaled = Vec::new();
     for (name, replicas) in scales {
-        let service = change(client, name, |spec| set_replicas(spec, *replicas)).await?;
+        let service = change(client, output, name, |spec| set_replicas(spec, *replicas)).await?;
         output.line(&format!("{name} scaled to {replicas}"))?;
         scaled.push(service.id.unwrap_or_else(|| name.clone()));
     }
@@ -147,7 +151,7 @@ fn set_replicas(spec: &mut ServiceSpec, replicas: u32) -> anyhow::Result<()> {
 async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     let mut services = Vec::new();
     for name in names {
-        services.push(find(client, name).await?);
+        services.push(client.ask::<Value>(&format!("/services/{}", encoded(name))).await?);
     }
     output.json(&services)?;
     Ok(ExitCode::SUCCESS)
@@ -156,11 +160,14 @@ async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyh
 async fn remove(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     let mut last = Ok(ExitCode::SUCCESS);
     for name in names {
-        match client.docker().delete_service(name).await {
-            Ok(()) => output.line(name)?,
+        match client.delete::<Stored>(&format!("/services/{}", encoded(name))).await {
+            Ok(stored) => {
+                output.line(name)?;
+                output.stored(&stored);
+            }
             // The others are still removed.
             Err(error) => {
-                if let Err(earlier) = std::mem::replace(&mut last, Err(client.error(error).into())) {
+                if let Err(earlier) = std::mem::replace(&mut last, Err(error.into())) {
                     output.note(&format!("shoal: {earlier:#}"));
                 }
             }

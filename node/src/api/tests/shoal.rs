@@ -5,6 +5,10 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_cluster::clock::Stamp;
+use shoal_cluster::crdt::{Actor, Dot};
+use shoal_cluster::intent::conflict::{Conflict, Rival};
+use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::NodeIntent;
 use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
@@ -19,7 +23,7 @@ use shoal_runtime::image::ImageStore;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::api::status::Traffic;
-use crate::api::{About, ApplyError, NodeHandle, Request, Tokens};
+use crate::api::{About, Applied, ApplyError, NodeHandle, Request, Tokens};
 
 /// The manifest of `far:1`, which another node has.
 pub(super) const FAR_DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -60,7 +64,8 @@ async fn carry_out(publish: watch::Sender<Arc<Views>>, mut requests: mpsc::Recei
         let mut views = Views::clone(&publish.borrow());
         let result = apply(&mut views, command);
         publish.send_replace(Arc::new(views));
-        let _ = answer.send(result.map_err(ApplyError::from));
+        let applied = |receipt| Applied { receipt, copies: 0, others_up: 0, others: 1 };
+        let _ = answer.send(result.map(applied).map_err(ApplyError::from));
     }
 }
 
@@ -166,6 +171,19 @@ fn task(number: u8, slot: u32, revision: u64, on: u8, state: TaskState) -> TaskV
     TaskView { node: node(on), report, reachable, desired: reachable && !failed }
 }
 
+/// `web`, removed on one node while another wrote it.
+fn conflict() -> Conflict {
+    let stamp = |wall_ms| Stamp { wall_ms, logical: 0 };
+    let rival = |number, value: Option<Vec<u8>>| Rival {
+        dot: Dot { actor: Actor { node: node(number), epoch: 1 }, counter: 1 },
+        author: node(number),
+        stamp: stamp(NOW_MS + u64::from(number)),
+        value,
+    };
+    let key = Key::service(&Name::new("web").unwrap());
+    Conflict { key, versions: vec![rival(2, Some(b"not a service".to_vec())), rival(9, None)] }
+}
+
 fn views() -> Views {
     let members = vec![
         member(1, "node-a", MemberState::Alive),
@@ -193,6 +211,6 @@ fn views() -> Views {
         images: BTreeMap::from([(format!("far:1@{FAR_DIGEST}"), BTreeSet::from([node(2)]))]),
         names: Names::default(),
         agreement: Agreement { intent: [1; 32], plan: [1; 32], peers: BTreeMap::from([(node(2), peer)]) },
-        conflicts: Vec::new(),
+        conflicts: vec![conflict()],
     }
 }

@@ -13,6 +13,7 @@ use bollard::models::{
 use clap::{Args, ValueEnum};
 
 use super::{WaitArgs, converge, set_replicas};
+use crate::api::status::Created;
 use crate::cli::output::Output;
 use crate::cli::words::{parse_cpus, parse_duration, parse_memory};
 use crate::client::Client;
@@ -144,10 +145,10 @@ enum Condition {
 
 pub(super) async fn run(args: CreateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     let wait = args.wait;
-    let created = client.docker().create_service(spec(args)?, None).await.map_err(|error| client.error(error))?;
-    let id = created.id.context("the node created the service, but did not say its id")?;
-    output.line(&id)?;
-    converge(wait, &id, client, output).await
+    let created: Created = client.post("/services/create", &spec(args)?).await?;
+    output.line(&created.id)?;
+    output.stored(&created.stored);
+    converge(wait, &created.id, client, output).await
 }
 
 fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {

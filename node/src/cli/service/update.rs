@@ -61,7 +61,7 @@ pub struct UpdateArgs {
 }
 
 pub(super) async fn run(args: UpdateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let service = change(client, &args.service, |spec| edit(spec, &args)).await?;
+    let service = change(client, output, &args.service, |spec| edit(spec, &args)).await?;
     output.line(&args.service)?;
     let id = service.id.as_deref().unwrap_or(&args.service);
     converge(args.wait, id, client, output).await
