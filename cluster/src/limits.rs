@@ -26,6 +26,8 @@ pub const CONSTRAINTS_MAX: usize = 64;
 pub const LABELS_MAX: usize = 64;
 /// Bytes of one label of a node, name and value together.
 pub const LABEL_BYTES_MAX: usize = 256;
+/// Bytes of all labels that a node is started with: every member keeps them of every other.
+pub const ENGINE_LABELS_BYTES_MAX: usize = 512;
 /// Bytes of one constraint or placement preference.
 pub const CONSTRAINT_BYTES_MAX: usize = 512;
 /// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.

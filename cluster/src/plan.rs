@@ -38,6 +38,8 @@ pub struct Plan {
     pub names: Names,
     /// Each member's block of the overlay, whether it is up or not.
     pub blocks: BTreeMap<NodeId, Block>,
+    /// By which rules all this was computed: the newest that every member which is up can compute.
+    pub version: u16,
     /// Of all the above: equal on two nodes if and only if they planned alike.
     pub digest: [u8; 32],
     /// Of assignments and blocks alone.
@@ -55,6 +57,16 @@ impl Plan {
     }
 }
 
+/// The newest rules that this code can compute.
+pub const VERSION: u16 = 1;
+
+/// Returns the rules in force: all members compute by those of the oldest binary among them, so that they agree while
+/// nodes are updated one by one.
+fn version(membership: &Membership) -> u16 {
+    let up = membership.members().values().filter(|member| member.state.is_up());
+    up.map(|member| member.meta.plan_version).fold(VERSION, u16::min)
+}
+
 /// Computes the plan of the shoal whose CA has this fingerprint.
 pub fn plan(shoal: &[u8; 32], intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
     follow(Plan::default(), shoal, intent, membership, reports)
@@ -69,12 +81,14 @@ pub fn follow(earlier: Plan, shoal: &[u8; 32], intent: &Intent, membership: &Mem
     let same = !wanted.follow(inputs);
     let assignments = wanted.assignments().clone();
     let blocks = blocks(shoal, intent, membership, &earlier.blocks);
-    let placed = if same && blocks == earlier.blocks && earlier.placed != [0; 32] {
+    let version = version(membership);
+    let same = same && blocks == earlier.blocks && version == earlier.version;
+    let placed = if same && earlier.placed != [0; 32] {
         earlier.placed
     } else {
-        digest_placed(&wanted.digest(), &blocks)
+        digest_placed(version, &wanted.digest(), &blocks)
     };
-    with_names(Plan { assignments, blocks, placed, wanted, ..earlier }, intent, membership, reports)
+    with_names(Plan { assignments, blocks, version, placed, wanted, ..earlier }, intent, membership, reports)
 }
 
 /// Returns by how many members a plan differs that depends on who computes it: none, but for the mutation.
@@ -139,14 +153,14 @@ fn blocks(
 }
 
 /// Returns the digest of a canonical encoding: each part in its own order, lengths before what varies.
-fn digest_placed(assigned: &[u8; 32], blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
+fn digest_placed(version: u16, assigned: &[u8; 32], blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
     let mut owned = Vec::new();
     for (node, block) in blocks {
         owned.extend(node.0);
         owned.extend(block.v4.map_or([0; 4], |v4| v4.octets()));
         owned.extend(block.v6.octets());
     }
-    hash::digest("placed", &[assigned, &owned])
+    hash::digest("placed", &[&version.to_be_bytes(), assigned, &owned])
 }
 
 /// Returns the digest of the whole plan, from that of its other parts and the names.

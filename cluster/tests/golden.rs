@@ -132,6 +132,7 @@ fn member() -> Member {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: BTreeMap::new(),
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::limits::ENGINE_LABELS_BYTES_MAX;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
 use shoal_cluster::{Cluster, Command, Config, NodeId, Views};
 use shoal_dns::{DnsConfig, DnsServer, Upstreams};
@@ -232,6 +233,12 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
         let seed = || args.seed.iter().find_map(|seed| seed.parse().ok());
         if listen.ip().is_unspecified() { host::address(seed()) } else { listen.ip() }
     });
+    let label_bytes: usize = args.label.iter().map(|(key, value)| key.len() + value.len()).sum();
+    anyhow::ensure!(
+        label_bytes <= ENGINE_LABELS_BYTES_MAX,
+        "the engine labels have {label_bytes} bytes, at most {ENGINE_LABELS_BYTES_MAX} are allowed: every node keeps \
+         them; use node labels (`shoal node update --label-add`) for the rest"
+    );
     Ok(NodeMeta {
         name: Name::new(identity.name())?,
         gossip: SocketAddr::new(address, listen.port()),
@@ -241,7 +248,8 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
             Some(authority::Role::Worker) | None => Role::Worker,
         },
         wire_version: 1,
-        plan_version: 1,
+        plan_version: shoal_cluster::plan::VERSION,
+        labels: args.label.iter().cloned().collect(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         architecture: host::architecture().to_owned(),

@@ -150,6 +150,7 @@ fn meta(index: usize) -> NodeMeta {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: std::collections::BTreeMap::new(),
         software: "simulated".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

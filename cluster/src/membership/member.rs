@@ -1,5 +1,6 @@
 //! Members: what every node knows of every other.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -76,6 +77,8 @@ pub struct NodeMeta {
     pub nano_cpus: u64,
     /// Bytes of memory that the host has.
     pub memory_bytes: u64,
+    /// What it was started with, for constraints and preferences on `engine.labels`.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl NodeMeta {
@@ -84,12 +87,15 @@ impl NodeMeta {
         (
             (self.name.as_str(), self.gossip, self.tunnel, self.role, self.wire_version, self.plan_version),
             (self.software.as_str(), self.os.as_str(), self.architecture.as_str(), self.nano_cpus, self.memory_bytes),
+            &self.labels,
         )
     }
 
     /// Appends an encoding that is the same on every node and different for different metas.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
-        for text in [self.name.as_str(), &self.software, &self.os, &self.architecture] {
+        bytes.extend((self.labels.len() as u64).to_be_bytes());
+        let labels = self.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+        for text in [self.name.as_str(), &self.software, &self.os, &self.architecture].into_iter().chain(labels) {
             bytes.extend((text.len() as u64).to_be_bytes());
             bytes.extend(text.as_bytes());
         }

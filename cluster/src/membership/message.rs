@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::member::Member;
 use crate::id::NodeId;
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::limits::{ENGINE_LABELS_BYTES_MAX, MESSAGE_BYTES_MAX};
 
 /// Updates that ride on one message.
 pub const UPDATES_MAX: usize = 16;
@@ -115,6 +115,8 @@ pub(super) fn believable(member: &Member, known_incarnation: u64) -> bool {
     let meta = &member.meta;
     let texts = [&meta.software, &meta.os, &meta.architecture];
     texts.iter().all(|text| text.len() <= META_TEXT_BYTES_MAX)
+        && meta.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() <= ENGINE_LABELS_BYTES_MAX
+        && meta.labels.len() <= ENGINE_LABELS_BYTES_MAX
         && member.incarnation <= known_incarnation.saturating_add(INCARNATION_JUMP_MAX)
         && member.incarnation < u64::MAX
 }

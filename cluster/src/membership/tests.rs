@@ -31,6 +31,7 @@ fn meta(number: usize) -> NodeMeta {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: BTreeMap::new(),
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

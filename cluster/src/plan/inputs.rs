@@ -45,7 +45,7 @@ fn node(member: &Member, intent: &Intent) -> NodeInput {
         os: meta.os.clone(),
         architecture: meta.architecture.clone(),
         labels: wanted.map(|spec| spec.labels.clone()).unwrap_or_default(),
-        engine_labels: BTreeMap::new(),
+        engine_labels: meta.labels.clone(),
         capacity: capacity(meta),
         active: availability(intent, &member.id) == Availability::Active,
     }

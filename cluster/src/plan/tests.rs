@@ -35,6 +35,7 @@ pub(crate) fn member(number: u8, state: MemberState) -> Member {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: BTreeMap::new(),
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),
@@ -197,7 +198,30 @@ proptest! {
         prop_assert_eq!(&one, &other);
         if !one.assignments.is_empty() {
             let elsewhere: Assignments = one.assignments.iter().map(|(slot, _)| (slot, id(77))).collect();
-            prop_assert_ne!(digest(&digest_placed(&elsewhere.digest(), &one.blocks), &one.names), one.digest);
+            prop_assert_ne!(digest(&digest_placed(VERSION, &elsewhere.digest(), &one.blocks), &one.names), one.digest);
         }
     }
+}
+
+#[test]
+fn the_rules_in_force_are_those_of_the_oldest_binary_that_is_up() {
+    let members = membership(&[(1, MemberState::Alive), (2, MemberState::Down)]);
+    let of =
+        |members: &Membership| plan(&SHOAL, &intent(&[service(1, "web", 3, 1)], &[]), members, &Reports::new(id(9), 1));
+    let newest = of(&members);
+    assert_eq!(newest.version, VERSION);
+    for (number, state, expected) in [(3, MemberState::Alive, 0), (4, MemberState::Down, VERSION)] {
+        let mut members = members.clone();
+        let mut old = member(number, state);
+        old.meta.plan_version = 0;
+        members.restore(old);
+        let found = of(&members);
+        assert_eq!(found.version, expected);
+    }
+    let mut members = members.clone();
+    let mut newer = member(1, MemberState::Alive);
+    newer.incarnation = 2;
+    newer.meta.plan_version = VERSION + 1;
+    members.restore(newer);
+    assert_eq!(of(&members), newest, "what only others can compute is not in force");
 }

@@ -76,7 +76,7 @@ fn matches(filters: &Filters, member: &Member, wanted: Option<&NodeIntent>) -> b
         && filters.any("role", |role| role == role_word(member.meta.role))
         && filters.any("membership", |membership| membership == "accepted")
         && ["label", "node.label"].into_iter().all(|name| filters.labels(name, label))
-        && filters.labels("engine.label", |_: &str| None)
+        && filters.labels("engine.label", |key: &str| member.meta.labels.get(key).map(String::as_str))
 }
 
 /// Returns Docker's word for a role.
@@ -122,7 +122,11 @@ fn show(member: &Member, wanted: Option<&NodeIntent>) -> Node {
                 memory_bytes: amount(meta.memory_bytes),
                 generic_resources: None,
             }),
-            engine: Some(EngineDescription { engine_version: Some(meta.software.clone()), ..Default::default() }),
+            engine: Some(EngineDescription {
+                engine_version: Some(meta.software.clone()),
+                labels: Some(meta.labels.clone().into_iter().collect()),
+                ..Default::default()
+            }),
             tls_info: None,
         }),
         status: Some(status(member)),

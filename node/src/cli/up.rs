@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::limits::LABEL_BYTES_MAX;
 
 /// How to run a node. The defaults suit one node per machine.
 #[derive(Clone, Debug, Args)]
@@ -18,6 +19,9 @@ pub struct UpArgs {
     /// Call the node so when it is new [default: the host's name].
     #[arg(long, env = "SHOAL_NAME", value_name = "NODE_NAME", value_parser = Name::new)]
     pub name: Option<Name>,
+    /// Give the node this engine label, for constraints such as engine.labels.disk==ssd (repeat for several).
+    #[arg(long, env = "SHOAL_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    pub label: Vec<(String, String)>,
     /// Keep the node's identity, its records and images here.
     #[arg(long, env = "SHOAL_DATA_DIR", value_name = "DIRECTORY", default_value = "/var/lib/shoal")]
     pub data_dir: PathBuf,
@@ -63,6 +67,14 @@ pub enum LogFormat {
     Human,
     /// As JSON, one object per line.
     Json,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    match key.is_empty() || text.len() > LABEL_BYTES_MAX {
+        true => Err(format!("expected KEY=VALUE of at most {LABEL_BYTES_MAX} bytes, such as disk=ssd")),
+        false => Ok((key.to_owned(), value.to_owned())),
+    }
 }
 
 fn seed(text: &str) -> Result<String, String> {

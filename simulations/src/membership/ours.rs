@@ -40,6 +40,7 @@ pub(crate) fn meta(number: usize) -> NodeMeta {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: std::collections::BTreeMap::new(),
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::ENGINE_LABELS_BYTES_MAX;
 use crate::membership::message::{INCARNATION_JUMP_MAX, LIST_MEMBERS_MAX, UPDATES_MAX};
 
 fn alone() -> Membership {
@@ -95,6 +96,17 @@ fn long_texts_in_a_meta_are_not_taken_over() {
     long.meta.software = "x".repeat(65);
     membership.handle(Instant::default(), id(1), gossip([long]));
     assert_eq!(membership.members().len(), 1);
+}
+
+#[test]
+fn engine_labels_are_bounded_in_all() {
+    let mut membership = alone();
+    for (number, bytes) in [(1, ENGINE_LABELS_BYTES_MAX), (2, ENGINE_LABELS_BYTES_MAX + 1)] {
+        let mut labelled = member(number, 1, MemberState::Alive);
+        labelled.meta.labels.insert("l".into(), "v".repeat(bytes - 1));
+        membership.handle(Instant::default(), id(1), gossip([labelled]));
+    }
+    assert!(membership.is_up(&id(1)) && !membership.is_up(&id(2)));
 }
 
 fn states() -> impl Strategy<Value = MemberState> {

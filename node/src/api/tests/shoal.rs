@@ -135,6 +135,7 @@ fn member(number: u8, name: &str, state: MemberState) -> Member {
         role: Role::Manager,
         wire_version: 1,
         plan_version: 1,
+        labels: BTreeMap::new(),
         software: "0.1.0".to_owned(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
