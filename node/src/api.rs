@@ -41,6 +41,8 @@ use futures::future::BoxFuture;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::membership::member::Role;
 use shoal_cluster::{Command, CommandError, NodeId, Receipt, Views};
+use shoal_runtime::image::progress::Progress;
+use shoal_runtime::image::registry::Login;
 use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -66,13 +68,41 @@ pub struct NodeHandle {
     pub images: Arc<ImageStore>,
     /// Told each time the API has changed which images there are.
     pub images_changed: Arc<Notify>,
-    /// Asks the other nodes which image has this name.
-    pub find_image: FindImage,
+    /// Where images come from that are not here.
+    pub sources: Arc<dyn Sources>,
 }
 
-/// Asks the other nodes for the digest of the manifest of the image with this name; `None` if none of those that
-/// answer knows it. Bounded in time by whoever provides it.
-pub type FindImage = Arc<dyn Fn(Reference) -> BoxFuture<'static, Option<Digest>> + Send + Sync>;
+/// Where images come from that this node does not have: other nodes, and registries. Bounded in time by whoever
+/// provides it.
+pub trait Sources: Send + Sync {
+    /// Returns the digest that a name stands for, at a node that is up or else at its registry.
+    fn find(&self, reference: Reference, login: Option<Login>) -> BoxFuture<'static, Result<Digest, PullError>>;
+
+    /// Fetches what a name means now. Returns the digest, and whether anything had to be fetched.
+    fn pull(
+        &self,
+        reference: Reference,
+        login: Option<Login>,
+        progress: Arc<Progress>,
+    ) -> BoxFuture<'static, Result<(Digest, bool), PullError>>;
+
+    /// Shows a login to a registry.
+    fn check_login(&self, registry: String, login: Login) -> BoxFuture<'static, Result<(), PullError>>;
+}
+
+/// Why an image did not come. Nothing half is registered. The texts are for operators, causes included.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// Nobody has it, or not for this machine.
+    #[error("{0}")]
+    NotFound(String),
+    /// The registry wants a login, or another one.
+    #[error("{0}")]
+    Denied(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// A command for the core, and where the answer goes once it is durable.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Blobs between nodes: any node that has a piece of an image serves it to the others, by digest.
 //!
 //! Input: a digest and an offset. Output: the bytes from there on, as a stream; nothing is held in memory as a whole.
+//! A blob that is still coming is served as far as it is there, and on as it comes.
 //! Who fetches must check the digest: a peer of this shoal is trusted to gossip, not to have good disks.
 //!
 //! On the wire, one stream each: digest length (u16), digest, offset (u64); then status (u8), length of the whole
@@ -8,7 +9,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,8 +19,9 @@ use std::time::Duration;
 use futures::{AsyncRead as _, AsyncReadExt, AsyncWriteExt};
 use libp2p::Stream;
 use shoal_cluster::id::NodeId;
+use shoal_runtime::image::Growing;
 use tokio::io::ReadBuf;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -86,13 +89,44 @@ pub enum BlobError {
 
 /// Finds blobs that this node has. Called on a blocking thread.
 pub trait BlobSource: Send + Sync + 'static {
-    /// Opens the blob with this digest, which comes from a peer and may be any text. Returns file and length in bytes.
-    fn open(&self, digest: &str) -> Option<(File, u64)>;
+    /// Opens the blob with this digest, which comes from a peer and may be any text.
+    fn open(&self, digest: &str) -> Option<Served>;
 }
 
-impl<F: Fn(&str) -> Option<(File, u64)> + Send + Sync + 'static> BlobSource for F {
-    fn open(&self, digest: &str) -> Option<(File, u64)> {
+impl<F: Fn(&str) -> Option<Served> + Send + Sync + 'static> BlobSource for F {
+    fn open(&self, digest: &str) -> Option<Served> {
         self(digest)
+    }
+}
+
+/// A blob that is served: whole, or as far as it has come and on as it comes.
+#[derive(Clone, Debug)]
+pub struct Served {
+    file: Arc<File>,
+    bytes: u64,
+    /// How many bytes are there; absent if all are.
+    written: Option<watch::Receiver<u64>>,
+}
+
+impl From<(File, u64)> for Served {
+    fn from((file, bytes): (File, u64)) -> Self {
+        Self { file: Arc::new(file), bytes, written: None }
+    }
+}
+
+impl From<Growing> for Served {
+    fn from(growing: Growing) -> Self {
+        Self { file: growing.file, bytes: growing.bytes, written: Some(growing.written) }
+    }
+}
+
+impl Served {
+    /// Waits until there is a byte at `offset`; fails if it will never come.
+    async fn reach(&mut self, offset: u64) -> io::Result<u64> {
+        let Some(written) = &mut self.written else { return Ok(self.bytes) };
+        let reached = timeout(STEP_TIMEOUT, written.wait_for(|written| *written > offset)).await?;
+        // Otherwise the writer is gone before it wrote so far.
+        reached.map(|written| *written).map_err(|_| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -126,6 +160,13 @@ impl tokio::io::AsyncRead for Blob {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl Blob {
+    /// Returns how many bytes are still to come.
+    pub fn left_bytes(&self) -> u64 {
+        self.left
     }
 }
 
@@ -187,16 +228,13 @@ async fn serve(mut stream: Stream, source: Arc<dyn BlobSource>, has_slot: bool) 
         return answer(&mut stream, BUSY, 0).await;
     }
     let opened = tokio::task::spawn_blocking(move || {
-        let Some((mut file, length)) = source.open(&digest) else { return Ok(None) };
-        if offset > length {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
-        file.seek(SeekFrom::Start(offset)).map(|_| Some((file, length)))
+        let Some(served) = source.open(&digest) else { return Ok(None) };
+        if offset > served.bytes { Err(io::Error::from(io::ErrorKind::InvalidInput)) } else { Ok(Some(served)) }
     });
     match opened.await.map_err(io::Error::other)? {
-        Ok(Some((file, length))) => {
-            answer(&mut stream, FOUND, length).await?;
-            copy(file, length - offset, &mut stream).await
+        Ok(Some(served)) => {
+            answer(&mut stream, FOUND, served.bytes).await?;
+            copy(served, offset, &mut stream).await
         }
         Ok(None) => answer(&mut stream, NOT_FOUND, 0).await,
         Err(error) => {
@@ -229,24 +267,25 @@ async fn answer(stream: &mut Stream, status: u8, length: u64) -> io::Result<()> 
     .await?
 }
 
-/// Sends exactly `left` bytes of the file, chunk by chunk.
-async fn copy(file: File, mut left: u64, stream: &mut Stream) -> io::Result<()> {
-    let mut file = file;
+/// Sends the blob from `offset` on, chunk by chunk, as fast as it is there.
+async fn copy(mut served: Served, mut offset: u64, stream: &mut Stream) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
-    while left > 0 {
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+    while offset < served.bytes {
+        let there = served.reach(offset).await?.min(served.bytes) - offset;
+        let wanted = usize::try_from(there).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        let file = Arc::clone(&served.file);
         let read = tokio::task::spawn_blocking(move || {
-            let read = file.read(&mut chunk[..wanted]);
-            (file, chunk, read)
+            let read = file.read_at(&mut chunk[..wanted], offset);
+            (chunk, read)
         });
-        let (again, buffer, read) = read.await.map_err(io::Error::other)?;
+        let (buffer, read) = read.await.map_err(io::Error::other)?;
         let read = read?;
-        (file, chunk) = (again, buffer);
+        chunk = buffer;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         timeout(STEP_TIMEOUT, stream.write_all(&chunk[..read])).await??;
-        left -= read as u64;
+        offset += read as u64;
     }
     timeout(STEP_TIMEOUT, stream.close()).await?
 }

@@ -6,6 +6,7 @@
 mod conflicts;
 mod image;
 mod join_token;
+mod login;
 mod node;
 mod output;
 mod plan;
@@ -15,7 +16,7 @@ mod status;
 mod table;
 pub mod up;
 mod version;
-mod words;
+pub mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ pub struct DemoArgs {
 /// What a running node is asked.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Load and list images.
+    /// Load, pull, list and remove images.
     #[command(subcommand)]
     Image(image::ImageCommand),
     /// Create, scale, update and remove services.
@@ -88,6 +89,8 @@ pub enum ClientCommand {
     Why(plan::WhyArgs),
     /// Show the versions of this command and of the node.
     Version,
+    /// Log in to a registry, for pulls by you and, on this machine as root, by its node.
+    Login(login::LoginArgs),
     /// Print how another node joins.
     JoinToken(join_token::JoinTokenArgs),
 }
@@ -132,6 +135,7 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,
         ClientCommand::Why(args) => plan::why(args, &client, &mut output).await,
         ClientCommand::Status(args) => status::run(args, &client, &mut output).await,
+        ClientCommand::Login(args) => login::run(args, &client, &mut output).await,
         ClientCommand::JoinToken(args) => join_token::run(&args, &client, &mut output).await,
         ClientCommand::Version => Ok(ExitCode::SUCCESS),
     }

@@ -95,7 +95,10 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
         let stop = CancellationToken::new();
         jobs.insert(order.id, stop.clone());
         let (host, order) = (Arc::clone(host), order.clone());
-        tokio::spawn(async move { finish(&host, &order, &stop).await });
+        tokio::spawn(async move {
+            let _held = host.images.hold(&order.spec.image);
+            finish(&host, &order, &stop).await;
+        });
     }
     host.tell(TaskEvent::Recovered(orders.into_iter().map(|(order, _)| order).collect()));
     jobs
@@ -103,6 +106,8 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
 
 /// One task from start to end.
 async fn start(host: Arc<Host>, mut order: TaskOrder, stop: CancellationToken) {
+    // Its layers stay while it runs, whatever becomes of its service.
+    let _held = host.images.hold(&order.spec.image);
     let begun = tokio::select! {
         begun = begin(&host, &mut order) => begun,
         () = stop.cancelled() => Err((None, String::new())),

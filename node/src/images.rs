@@ -1,29 +1,43 @@
-//! Images as the node sees them: its own store, and the peers that have what is missing.
+//! Images as the node sees them: its own store, the peers that have what is missing, and registries.
 //!
-//! Input: what tasks need, what operators load. Output: unpacked layers, and the list of this node's images as a
-//! watched level, which the core tells to all.
+//! Input: what tasks need, what operators load and pull. Output: unpacked layers, and the list of this node's images as
+//! a watched level, which the core tells to all. A registry is asked only for what no node has, and by one node.
+
+pub mod ahead;
+mod fetch;
+mod order;
+mod sources;
+pub mod space;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use shoal_cluster::intent::service::ImageRef;
 use shoal_cluster::{NodeId, Views};
-use shoal_runtime::image::{Descriptor, Digest, Image, ImageStore, Reference};
+use shoal_runtime::image::progress::Progress;
+use shoal_runtime::image::registry::{Login, Registries, RegistryError};
+use shoal_runtime::image::{Digest, Held, Image, ImageStore, Reference};
 use tokio::sync::watch;
-use tokio_util::io::SyncIoBridge;
+
+pub use sources::ImageSources;
 
 use crate::transport::Transport;
 
 /// Why an image cannot be used here. The text is shown in `service ps`.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// No node that is up has it, or none gave it.
-    #[error("image {image} is not on this node, and no peer gave it: {reason}")]
+    /// No node that is up gave it, and neither did its registry.
+    #[error("image {image} is not on this node, no peer gave it ({peers}), and neither did its registry: {registry}")]
     NoSource {
         /// Which.
         image: String,
         /// What the last peer that was asked said.
-        reason: String,
+        peers: String,
+        /// What the registry said.
+        registry: String,
     },
     /// The task names no digest, and the name is not known here.
     #[error("image {0} is not known in this shoal: load it with `shoal image load FILE`")]
@@ -33,29 +47,49 @@ pub enum ImageError {
     Store(String),
 }
 
+/// Why a name was not found out or pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The registry said no, and no node has it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Neither the peers that have it nor the registry gave it, or the store failed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
 /// This node's images and the way to those of others.
 pub struct Images {
+    own: NodeId,
     store: Arc<ImageStore>,
     transport: Transport,
+    registries: Registries,
     views: watch::Receiver<Arc<Views>>,
     list: watch::Sender<BTreeSet<String>>,
     fetching: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Images {
-    /// Makes the node's images; `list` is the level of [`list_of`], published again by [`Images::changed`].
+    /// Makes the images of node `own`; `list` is the level of [`list_of`], published again by [`Images::changed`].
     pub fn new(
+        own: NodeId,
         store: Arc<ImageStore>,
         transport: Transport,
+        registries: Registries,
         views: watch::Receiver<Arc<Views>>,
         list: watch::Sender<BTreeSet<String>>,
     ) -> Self {
-        Self { store, transport, views, list, fetching: Mutex::default() }
+        Self { own, store, transport, registries, views, list, fetching: Mutex::default() }
     }
 
     /// Returns the store.
     pub fn store(&self) -> &Arc<ImageStore> {
         &self.store
+    }
+
+    /// Returns the way to registries.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
     }
 
     /// Publishes the list again, after images came or went.
@@ -70,37 +104,84 @@ impl Images {
         });
     }
 
-    /// Returns the manifest digest that a name stands for here or, if here it stands for none, at the peers.
+    /// Returns the digest that a name stands for here or, if here it stands for none, at the peers.
     pub fn resolve(&self, text: &str) -> Option<Digest> {
         if let Some(digest) = self.store.resolve(text) {
             return Some(digest);
         }
         let reference: Reference = text.parse().ok()?;
         let views = self.views.borrow().clone();
-        let known = |digest: &Digest| views.images.keys().any(|image| image.ends_with(&digest.to_string()));
         if let Some(digest) = reference.digest() {
-            return known(&digest).then_some(digest);
+            return (!order::holders(&views, &digest).is_empty()).then_some(digest);
         }
         let prefix = format!("{reference}@");
         let held = views.images.iter().filter_map(|(image, nodes)| Some((nodes.len(), image.strip_prefix(&prefix)?)));
         held.max().and_then(|(_, digest)| digest.parse().ok())
     }
 
-    /// Returns an image and its unpacked layers, bottom to top, after fetching from peers what is missing.
-    pub async fn ensure(&self, reference: &str, digest: Option<&str>) -> Result<(Image, Vec<PathBuf>), ImageError> {
+    /// Returns the digest that a name stands for: here, at the peers, or else at its registry.
+    ///
+    /// # Errors
+    /// What the registry said, if no node knows the name.
+    pub async fn find(&self, reference: &Reference, login: Option<&Login>) -> Result<Digest, RegistryError> {
+        match self.resolve(&reference.to_string()) {
+            Some(digest) => Ok(digest),
+            None => self.registries.resolve(reference, login).await.map(|resolved| resolved.digest),
+        }
+    }
+
+    /// Fetches what a name means at its registry now, from peers as far as they have it; if the registry cannot be asked,
+    /// what the peers mean by it. Returns the digest, and whether anything had to be fetched.
+    ///
+    /// # Errors
+    /// [`PullError`] says who refused. Nothing half is registered.
+    pub async fn pull(
+        self: &Arc<Self>,
+        reference: &Reference,
+        login: Option<&Login>,
+        progress: &Arc<Progress>,
+    ) -> Result<(Digest, bool), PullError> {
+        let digest = match self.registries.resolve(reference, login).await {
+            Ok(resolved) => resolved.digest,
+            Err(error) => self.resolve(&reference.to_string()).ok_or(error)?,
+        };
+        let turn = self.turn(digest);
+        let _one_at_a_time = turn.lock().await;
+        let is_newer = self.store.image(&digest).is_err();
+        if is_newer && !self.is_held(&digest) {
+            self.registries.pull(&self.store, &pinned(reference, digest), login, progress).await?;
+        } else {
+            self.fetch(&digest, &reference.to_string(), progress).await?;
+        }
+        let (store, name) = (Arc::clone(&self.store), reference.clone());
+        blocking(move || store.register(digest, Some(name))).await?;
+        self.changed();
+        Ok((digest, is_newer))
+    }
+
+    /// Returns an image and its unpacked layers, bottom to top, after fetching what is missing.
+    pub async fn ensure(
+        self: &Arc<Self>,
+        reference: &str,
+        digest: Option<&str>,
+    ) -> Result<(Image, Vec<PathBuf>), ImageError> {
         let pinned = digest.and_then(|digest| digest.parse().ok());
         let digest =
             pinned.or_else(|| self.resolve(reference)).ok_or_else(|| ImageError::Unknown(reference.to_owned()))?;
         let turn = self.turn(digest);
         let _one_at_a_time = turn.lock().await;
-        self.fetch(&digest, reference).await?;
+        self.fetch(&digest, reference, &(Arc::new(|_| {}) as Arc<Progress>)).await?;
         let store = Arc::clone(&self.store);
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let image = store.image(&digest).map_err(|error| ImageError::Store(chain(&error)))?;
-            let layers = store.unpack(&digest).map_err(|error| ImageError::Store(chain(&error)))?;
-            Ok((image, layers))
-        });
-        unpacked.await.unwrap_or_else(|error| Err(ImageError::Store(error.to_string())))
+        let image = blocking(move || store.image(&digest)).await?;
+        let store = Arc::clone(&self.store);
+        let layers = blocking(move || store.unpack(&digest)).await?;
+        Ok((image, layers))
+    }
+
+    /// Keeps the image of a task from being pruned until what is returned is dropped.
+    pub fn hold(&self, image: &ImageRef) -> Option<Held> {
+        let digest = image.digest.as_ref().and_then(|digest| digest.parse().ok());
+        digest.or_else(|| self.store.resolve(&image.reference)).map(|digest| Held::new(&self.store, digest))
     }
 
     /// Returns the lock that lets one task at a time fetch and unpack this image.
@@ -110,78 +191,75 @@ impl Images {
         fetching.entry(digest).or_default().clone()
     }
 
-    async fn fetch(&self, digest: &Digest, reference: &str) -> Result<(), ImageError> {
+    /// Tells whether a task or an operator waits for an image.
+    fn is_busy(&self) -> bool {
+        let fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        fetching.values().any(|turn| Arc::strong_count(turn) > 1)
+    }
+
+    /// Tells whether another node that is up has the image.
+    fn is_held(&self, digest: &Digest) -> bool {
+        let views = self.views.borrow();
+        order::holders(&views, digest).iter().any(|node| *node != self.own)
+    }
+
+    /// Fetches an image as far as it is not here: from peers, or else from its registry.
+    async fn fetch(
+        self: &Arc<Self>,
+        digest: &Digest,
+        reference: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<(), ImageError> {
         if self.store.image(digest).is_ok() {
             return Ok(());
         }
-        let mut reason = "no node that is up has it".to_owned();
-        for peer in self.sources(digest) {
-            match self.fetch_from(peer, digest).await {
-                Ok(()) => {
-                    let name = reference
-                        .parse::<Reference>()
-                        .ok()
-                        .filter(|name| self.store.resolve(&name.to_string()).is_none());
-                    self.store.register(*digest, name).map_err(|error| ImageError::Store(chain(&error)))?;
-                    tracing::info!(image = reference, %digest, from = %peer, "fetched an image");
-                    self.changed();
-                    return Ok(());
-                }
-                Err(failed) => reason = failed,
-            }
+        if let Err(peers) = self.fetch_from_peers(*digest, progress).await {
+            let no_source = |registry| ImageError::NoSource { image: reference.to_owned(), peers, registry };
+            let name: Reference = match reference.parse() {
+                Ok(name) => pinned(&name, *digest),
+                Err(error) => return Err(no_source(chain(&error))),
+            };
+            let pulled = self.registries.pull(&self.store, &name, None, progress).await;
+            pulled.map_err(|error| no_source(chain(&error)))?;
         }
-        Err(ImageError::NoSource { image: reference.to_owned(), reason })
-    }
-
-    /// Returns whom to ask: those who say that they have it, then everybody else who is connected.
-    fn sources(&self, digest: &Digest) -> Vec<NodeId> {
-        let views = self.views.borrow().clone();
-        let text = digest.to_string();
-        let own = views.routes.own;
-        let mut sources: Vec<NodeId> = Vec::new();
-        let holders = views.images.iter().filter(|(image, _)| image.ends_with(&text)).flat_map(|(_, nodes)| nodes);
-        for node in holders.copied().chain(self.transport.peers().into_keys()) {
-            if views.blocks.get(&node) != Some(&own) && !sources.contains(&node) {
-                sources.push(node);
-            }
-        }
-        sources
-    }
-
-    async fn fetch_from(&self, peer: NodeId, digest: &Digest) -> Result<(), String> {
-        loop {
-            let missing = self.store.missing(digest).map_err(|error| chain(&error))?;
-            if missing.is_empty() {
-                return Ok(());
-            }
-            for blob in missing {
-                self.fetch_blob(peer, blob).await?;
-            }
-        }
-    }
-
-    async fn fetch_blob(&self, peer: NodeId, wanted: Descriptor) -> Result<(), String> {
-        let blob =
-            self.transport.fetch_blob(peer, &wanted.digest.to_string(), 0).await.map_err(|error| chain(&error))?;
-        let store = Arc::clone(&self.store);
-        let mut reader = SyncIoBridge::new(blob);
-        let written = tokio::task::spawn_blocking(move || {
-            let mut writer = store.writer(wanted.digest, wanted.size_bytes).map_err(|error| chain(&error))?;
-            std::io::copy(&mut reader, &mut writer).map_err(|error| chain(&error))?;
-            writer.commit().map_err(|error| chain(&error))
-        });
-        written.await.unwrap_or_else(|error| Err(error.to_string()))
+        let name = reference.parse::<Reference>().ok();
+        let name = name.filter(|name| self.store.resolve(&name.to_string()).is_none());
+        let (store, digest) = (Arc::clone(&self.store), *digest);
+        blocking(move || store.register(digest, name)).await?;
+        tracing::info!(image = reference, %digest, "fetched an image");
+        self.changed();
+        Ok(())
     }
 }
 
-/// Returns all images of a store: `reference@digest` for each name, `digest` for those without.
+/// Returns the repository of a name with this digest, and no tag: a task's image does not move names.
+fn pinned(reference: &Reference, digest: Digest) -> Reference {
+    format!("{}@{digest}", reference.familiar_name()).parse().unwrap_or_else(|_| reference.clone())
+}
+
+/// Runs a call of the store, which blocks, where that is allowed.
+async fn blocking<T, E>(call: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, ImageError>
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(call).await;
+    done.map_err(|error| ImageError::Store(error.to_string()))?.map_err(|error| ImageError::Store(chain(&error)))
+}
+
+/// Returns all images of a store: `reference@digest` for each name, `digest` for those without, both also by the digest
+/// of an index that leads to the image.
 pub fn list_of(store: &ImageStore) -> BTreeSet<String> {
     let mut list = BTreeSet::new();
     for image in store.list() {
-        if image.references.is_empty() {
-            list.insert(image.digest.to_string());
+        for digest in std::iter::once(&image.digest).chain(&image.indexes) {
+            let tagged = image.references.iter().filter(|reference| reference.digest().is_none());
+            let names: Vec<String> = tagged.map(|reference| format!("{reference}@{digest}")).collect();
+            if names.is_empty() {
+                list.insert(digest.to_string());
+            }
+            list.extend(names);
         }
-        list.extend(image.references.iter().map(|reference| format!("{reference}@{}", image.digest)));
     }
     list
 }

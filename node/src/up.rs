@@ -16,6 +16,7 @@ use shoal_dns::{DnsConfig, DnsServer, Upstreams};
 use shoal_overlay::{Overlay, OverlayConfig};
 use shoal_runtime::container::{Runtime, ShimCommand};
 use shoal_runtime::image::ImageStore;
+use shoal_runtime::image::registry::Registries;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::api::{self, About, NodeHandle, Request, Tokens};
@@ -25,7 +26,7 @@ use crate::executor::{self, Host};
 use crate::identity::admission::{self, Desk};
 use crate::identity::authority::{self, node_id_of};
 use crate::identity::{Identity, IdentityError, NodeKey, Token, random};
-use crate::images::{self, Images};
+use crate::images::{self, ImageSources, Images};
 use crate::levels::{self, Edges};
 use crate::store::{DataDirectory, Store};
 use crate::transport::Transport;
@@ -148,7 +149,10 @@ impl Node {
         let (list, mut listed) = watch::channel(images::list_of(&images));
         listed.mark_changed();
         let (driver, views) = Driver::new(core, clock, store, transport.clone(), task_commands);
-        let images = Arc::new(Images::new(images, transport.clone(), views.clone(), list));
+        let registries = Registries::new(args.registries())?;
+        let images = Arc::new(Images::new(own, images, transport.clone(), registries, views.clone(), list));
+        tokio::spawn(images::space::watch(Arc::clone(&images), args.image_high_water));
+        tokio::spawn(images::ahead::run(Arc::clone(&images), args.image_high_water));
         let host = Arc::new(Host {
             node_name: identity.name().to_owned(),
             cgroup_parent: format!("shoal/{own}"),
@@ -261,7 +265,11 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
 /// Lets peers read this node's blobs.
 fn serve_peers(transport: &Transport, images: &Images) {
     let store = Arc::clone(images.store());
-    transport.serve_blobs(Arc::new(move |digest: &str| store.open_blob(&digest.parse().ok()?)));
+    transport.serve_blobs(Arc::new(move |digest: &str| {
+        let digest = digest.parse().ok()?;
+        let whole = store.open_blob(&digest).map(Into::into);
+        whole.or_else(|| store.open_growing(&digest).map(Into::into))
+    }));
 }
 
 async fn dial_seeds(args: &UpArgs, transport: &Transport) {
@@ -316,17 +324,13 @@ fn handle(
             publishing.changed();
         }
     });
-    let finding = Arc::clone(images);
     NodeHandle {
         views,
         commands,
         about: Arc::new(about),
         images: Arc::clone(images.store()),
         images_changed,
-        find_image: Arc::new(move |reference| {
-            let images = Arc::clone(&finding);
-            Box::pin(async move { images.resolve(&reference.to_string()) })
-        }),
+        sources: Arc::new(ImageSources(Arc::clone(images))),
     }
 }
 

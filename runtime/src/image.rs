@@ -1,6 +1,7 @@
 //! Images: kept by digest, read from archives, built from an executable, and unpacked for overlayfs.
 //!
-//! Input: archives (`docker save`, OCI layout), blobs that another node sent, or an executable on disk. Output: verified
+//! Input: archives (`docker save`, OCI layout), registries, blobs that another node sent, or an executable on disk.
+//! Output: verified
 //! blobs, and layer directories that can be stacked. Everything that comes in is hostile: sizes, counts and paths are
 //! bounded by [`Limits`], and every byte is checked against the digest that names it before anything refers to it.
 //! All calls block; asynchronous callers wrap them in `spawn_blocking`.
@@ -12,7 +13,11 @@ mod digest;
 mod document;
 mod layer;
 mod limits;
+mod platform;
+pub mod progress;
 mod reference;
+pub mod registry;
+mod save;
 mod store;
 mod tar_stream;
 
@@ -24,5 +29,6 @@ pub use document::{Descriptor, DocumentError, Image, Layer};
 pub use layer::{LayerError, Unpacked};
 pub use limits::Limits;
 pub use reference::{Reference, ReferenceError};
-pub use store::{BlobError, BlobWriter, ImageStore, ImageSummary, Pruned, StoreError, UnpackError};
+pub use save::SaveError;
+pub use store::{BlobError, BlobWriter, Growing, Held, ImageStore, ImageSummary, Pruned, StoreError, UnpackError};
 pub use tar_stream::TarError;

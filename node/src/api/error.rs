@@ -20,6 +20,9 @@ pub enum ApiError {
     /// There is no such thing; the text says which.
     #[error("{0}")]
     NotFound(String),
+    /// A registry wants a login, or another one.
+    #[error("{0}")]
+    Denied(String),
     /// There is no such path.
     #[error("page not found")]
     NoSuchPath,
@@ -64,6 +67,7 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict(_) => StatusCode::CONFLICT,

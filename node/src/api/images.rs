@@ -3,6 +3,9 @@
 //! Names of images may contain slashes, so one route takes all that lies below `/images/` and looks at the end.
 
 mod load;
+mod prune;
+mod pull;
+mod save;
 mod show;
 
 use std::collections::BTreeSet;
@@ -22,6 +25,9 @@ use super::filters::Filters;
 use super::params::{Params, Segment};
 
 pub(super) use load::load;
+pub(super) use prune::prune;
+pub(super) use pull::{check_login, create, login};
+pub(super) use save::save;
 
 const FILTERS: &[&str] = &["reference", "dangling", "label"];
 
@@ -65,6 +71,8 @@ pub(super) async fn named(
 ) -> Result<Response, ApiError> {
     match (request.method(), rest.rsplit_once('/')) {
         (&Method::GET, Some((name, "json"))) => inspect(&node, name).await,
+        (&Method::GET, Some((name, "history"))) => history(&node, name).await,
+        (&Method::GET, Some((name, "get"))) => save::answer(&node, vec![name.to_owned()]).await,
         (&Method::POST, Some((name, "tag"))) => tag(&node, name, &params).await,
         (&Method::DELETE, _) => remove(&node, &rest, params.flag("force")).await,
         (method, _) => {
@@ -86,6 +94,16 @@ async fn inspect(node: &NodeHandle, name: &str) -> Result<Response, ApiError> {
         images.image(&digest).map_err(|error| ApiError::internal(&error))
     });
     Ok(Json(show::inspect(&image.await?)).into_response())
+}
+
+/// `GET /images/{name}/history`
+async fn history(node: &NodeHandle, name: &str) -> Result<Response, ApiError> {
+    let name = name.to_owned();
+    let image = blocking(node, move |images| {
+        let digest = resolve(images, &name)?;
+        images.image(&digest).map_err(|error| ApiError::internal(&error))
+    });
+    Ok(Json(show::history(&image.await?)).into_response())
 }
 
 /// `POST /images/{name}/tag?repo=R&tag=T`
@@ -128,13 +146,15 @@ enum Removal {
 
 fn plan_removal(images: &ImageStore, name: &str, in_use: &BTreeSet<Digest>, force: bool) -> Result<Removal, ApiError> {
     let digest = resolve(images, name)?;
-    let references = images.list().into_iter().find(|image| image.digest == digest).map(|image| image.references);
-    let references = references.unwrap_or_default();
+    let found = images.list().into_iter().find(|image| image.digest == digest);
+    let is_used = found.iter().flat_map(digests).any(|digest| in_use.contains(digest));
+    let references = found.map(|image| image.references).unwrap_or_default();
     let named = name.parse::<Reference>().ok().filter(|reference| references.contains(reference));
-    if let Some(reference) = named.filter(|_| references.len() > 1) {
+    let tags = references.iter().filter(|reference| reference.tag().is_some()).count();
+    if let Some(reference) = named.filter(|_| tags > 1) {
         return Ok(Removal::Name(reference));
     }
-    if in_use.contains(&digest) && !force {
+    if is_used && !force {
         let why = "a task on this node runs it: remove its service first, or force it";
         return Err(ApiError::Conflict(format!("conflict: unable to remove image {}: {why}", shown(name))));
     }
@@ -177,6 +197,11 @@ fn in_use(node: &NodeHandle) -> BTreeSet<Digest> {
 /// Returns the images of all services: their tasks may come here at any time, and the fetch may have begun.
 fn wanted(node: &NodeHandle) -> BTreeSet<Digest> {
     node.views().services.iter().filter_map(pinned).collect()
+}
+
+/// Returns the digests that an image goes by.
+fn digests(image: &shoal_runtime::image::ImageSummary) -> impl Iterator<Item = &Digest> {
+    std::iter::once(&image.digest).chain(&image.indexes)
 }
 
 fn pinned(service: &Service) -> Option<Digest> {

@@ -21,12 +21,8 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("DELETE", "/secrets/?", "docker secret rm"),
     ("POST", "/configs/*", "docker config create"),
     ("DELETE", "/configs/?", "docker config rm"),
-    ("POST", "/images/create", "docker pull and import (load an archive: \"shoal image load FILE\")"),
-    ("POST", "/images/prune", "docker image prune"),
     ("GET", "/images/search", "docker search"),
-    ("GET", "/images/get", "docker save"),
     ("POST", "/images/*", "docker push"),
-    ("GET", "/images/*", "docker save and docker history"),
     ("*", "/containers/*", "containers besides those of services (docker run, exec, logs, …)"),
     ("*", "/exec/*", "docker exec"),
     ("*", "/volumes", "volumes"),
@@ -38,7 +34,6 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("POST", "/commit", "docker commit"),
     ("POST", "/session", "docker build with BuildKit"),
     ("POST", "/grpc", "docker build with BuildKit"),
-    ("POST", "/auth", "docker login"),
     ("GET", "/system/df", "docker system df"),
 ];
 

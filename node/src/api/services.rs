@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use bollard::models::{
     ObjectVersion, Service as DockerService, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as DockerSpec,
 };
@@ -15,6 +15,7 @@ use super::body::Parsed;
 use super::distribution::pin;
 use super::error::ApiError;
 use super::filters::{Filters, in_map};
+use super::images::login;
 use super::params::{Params, Segment};
 use super::spec::{accept, show};
 use super::status::{Conflict, Created, Stored};
@@ -71,13 +72,14 @@ pub(super) struct Inspected {
 /// `POST /services/create`
 pub(super) async fn create(
     State(node): State<NodeHandle>,
+    headers: HeaderMap,
     Parsed(mut spec): Parsed<DockerSpec>,
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
     if spec.name.as_deref().unwrap_or_default().is_empty() {
         spec.name = Some(made_up_name(&spec));
     }
     let mut spec = accept(spec)?;
-    spec.task.image = pin(&node, spec.task.image, None).await?;
+    spec.task.image = pin(&node, spec.task.image, None, login(&headers)?).await?;
     let name = spec.name.clone();
     let applied = node.apply(Command::CreateService(spec)).await?;
     match applied.receipt {
@@ -94,6 +96,7 @@ pub(super) async fn update(
     State(node): State<NodeHandle>,
     Segment(id): Segment,
     params: Params,
+    headers: HeaderMap,
     Parsed(spec): Parsed<DockerSpec>,
 ) -> Result<Json<Stored>, ApiError> {
     let version = params.number("version")?;
@@ -106,7 +109,7 @@ pub(super) async fn update(
         (service.id, service.spec.task.image.clone())
     };
     let mut spec = accept(spec)?;
-    spec.task.image = pin(&node, spec.task.image, Some(&present)).await?;
+    spec.task.image = pin(&node, spec.task.image, Some(&present), login(&headers)?).await?;
     Ok(Json(node.apply(Command::UpdateService { id, version, spec }).await?.into()))
 }
 

@@ -2,6 +2,7 @@
 
 mod archive;
 mod docker;
+mod images;
 mod shoal;
 
 use axum::body::{Body, to_bytes};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::limits::LABEL_BYTES_MAX;
+use shoal_runtime::image::registry::RegistryConfig;
 
 /// How to run a node. The defaults suit one node per machine.
 #[derive(Clone, Debug, Args)]
@@ -49,6 +50,19 @@ pub struct UpArgs {
     /// Make containers with this program, `runc` or one with its command line [default: shoal itself].
     #[arg(long, env = "SHOAL_RUNTIME", value_name = "PATH")]
     pub runtime: Option<PathBuf>,
+    /// Ask this mirror before Docker Hub for its images (repeat for several).
+    #[arg(long, env = "SHOAL_REGISTRY_MIRROR", value_name = "URL", value_delimiter = ',')]
+    pub registry_mirror: Vec<String>,
+    /// Ask this registry without TLS if it has none (repeat for several); those on the loopback always are.
+    #[arg(long, env = "SHOAL_INSECURE_REGISTRY", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub insecure_registry: Vec<String>,
+    /// Use the registry logins in this file [default: ~/.docker/config.json].
+    #[arg(long, env = "SHOAL_REGISTRY_LOGINS", value_name = "FILE")]
+    pub registry_logins: Option<PathBuf>,
+    /// Remove images that no service wants and other nodes keep when the disk is fuller than this.
+    #[arg(long, env = "SHOAL_IMAGE_HIGH_WATER", value_name = "PERCENT", default_value_t = 85,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub image_high_water: u8,
     /// Write logs for people or as JSON, one object per line.
     #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
@@ -74,6 +88,17 @@ fn label(text: &str) -> Result<(String, String), String> {
     match key.is_empty() || text.len() > LABEL_BYTES_MAX {
         true => Err(format!("expected KEY=VALUE of at most {LABEL_BYTES_MAX} bytes, such as disk=ssd")),
         false => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+impl UpArgs {
+    /// Returns how registries are reached.
+    pub fn registries(&self) -> RegistryConfig {
+        RegistryConfig {
+            mirrors: self.registry_mirror.clone(),
+            insecure: self.insecure_registry.clone(),
+            logins: self.registry_logins.clone().or_else(super::login::file),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// Returns a number of bytes with three digits and a decimal unit, as in `12.3MB`.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1_000 {
         return format!("{bytes}B");

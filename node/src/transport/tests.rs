@@ -406,7 +406,7 @@ async fn a_large_blob_arrives_whole_from_any_offset_and_a_missing_one_is_said_to
     std::fs::write(&path, &bytes).expect("writes");
     let length = bytes.len() as u64;
     one.transport.serve_blobs(Arc::new(move |digest: &str| {
-        (digest == "sha256:abc").then(|| (std::fs::File::open(&path).expect("opens"), length))
+        (digest == "sha256:abc").then(|| (std::fs::File::open(&path).expect("opens"), length).into())
     }));
     two.knows(&[&one]);
     for offset in [0, 1, length - 1, length] {
@@ -432,7 +432,8 @@ async fn a_peer_that_dies_in_the_middle_of_a_blob_is_an_error_and_not_a_short_bl
     let path = folder.path().join("blob");
     let file = std::fs::File::create(&path).expect("creates");
     file.set_len(1 << 30).expect("a sparse gigabyte");
-    one.transport.serve_blobs(Arc::new(move |_: &str| Some((std::fs::File::open(&path).expect("opens"), 1 << 30))));
+    one.transport
+        .serve_blobs(Arc::new(move |_: &str| Some((std::fs::File::open(&path).expect("opens"), 1 << 30).into())));
     two.knows(&[&one]);
     let mut blob = two.transport.fetch_blob(one.id(), "sha256:big", 0).await.expect("found");
     let mut some = vec![0; 1 << 20];
@@ -440,4 +441,40 @@ async fn a_peer_that_dies_in_the_middle_of_a_blob_is_an_error_and_not_a_short_bl
     drop(one);
     let end = timeout(PATIENCE, tokio::io::copy(&mut blob, &mut tokio::io::sink())).await.expect("in time");
     assert!(end.is_err());
+}
+
+/// A blob that is still coming goes on to the next node at once, and its end is the writer's end: whole or an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_still_grows_is_sent_as_it_comes() {
+    let one = Node::founder();
+    let two = Node::joined(&one, "two").await;
+    let folder = tempfile::tempdir().expect("tempdir");
+    let store = Arc::new(shoal_runtime::image::ImageStore::open(folder.path()).expect("opens"));
+    let serving = Arc::clone(&store);
+    one.transport
+        .serve_blobs(Arc::new(move |digest: &str| serving.open_growing(&digest.parse().ok()?).map(Into::into)));
+    two.knows(&[&one]);
+    for gives_up in [false, true] {
+        let bytes: Vec<u8> = (0..4u32 << 20).map(|number| number.wrapping_mul(2_654_435_761) as u8).collect();
+        let digest = shoal_runtime::image::Digest::of(&bytes);
+        let mut writer = store.writer(digest, bytes.len() as u64).expect("a writer");
+        writer.share().expect("shared");
+        writer.write_all(&bytes[..1 << 20]).expect("writes");
+        let mut blob = two.transport.fetch_blob(one.id(), &digest.to_string(), 0).await.expect("found");
+        assert_eq!(blob.left_bytes(), bytes.len() as u64);
+        let mut begin = vec![0; 1 << 20];
+        timeout(PATIENCE, blob.read_exact(&mut begin)).await.expect("in time").expect("the first part");
+        assert!(timeout(std::time::Duration::from_millis(200), blob.read_u8()).await.is_err(), "no more is there yet");
+        if gives_up {
+            drop(writer);
+            let end = timeout(PATIENCE, tokio::io::copy(&mut blob, &mut tokio::io::sink())).await.expect("in time");
+            assert!(end.is_err());
+        } else {
+            writer.write_all(&bytes[1 << 20..]).expect("writes");
+            writer.commit().expect("the right bytes");
+            let mut rest = Vec::new();
+            timeout(PATIENCE, blob.read_to_end(&mut rest)).await.expect("in time").expect("whole");
+            assert_eq!(Sha256::digest([begin, rest].concat()), Sha256::digest(&bytes));
+        }
+    }
 }

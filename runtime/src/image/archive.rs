@@ -14,8 +14,6 @@ use std::{
     io::{self, Read},
 };
 
-use oci_spec::image::{Arch, Os};
-
 use super::{
     compression::CompressionError,
     digest::{Digest, DigestError},
@@ -240,9 +238,4 @@ impl Plan<'_> {
 fn parse_reference(name: &str) -> Result<Reference, LoadError> {
     let shown = || name.chars().take(200).collect();
     name.parse().map_err(|source| LoadError::Reference { name: shown(), source })
-}
-
-/// This machine's platform in Go's words.
-fn host_platform() -> (Arch, Os) {
-    (Arch::default(), Os::Linux)
 }

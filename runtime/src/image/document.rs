@@ -47,6 +47,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// The names it goes by in this store.
     pub references: BTreeSet<Reference>,
+    /// Digests of the indexes by which it was fetched, and by which it goes too.
+    pub indexes: BTreeSet<Digest>,
 }
 
 /// Why a manifest or configuration was refused.
@@ -149,7 +151,15 @@ impl Manifest {
         }
         let size_bytes = self.size_bytes();
         let layers = self.layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| Layer { blob, diff_id }).collect();
-        Ok(Image { digest, config_digest: self.config.digest, config, layers, size_bytes, references: BTreeSet::new() })
+        Ok(Image {
+            digest,
+            config_digest: self.config.digest,
+            config,
+            layers,
+            size_bytes,
+            references: BTreeSet::new(),
+            indexes: BTreeSet::new(),
+        })
     }
 }
 
@@ -165,7 +175,7 @@ pub(super) fn parse_config(bytes: &[u8]) -> Result<(ImageConfiguration, Vec<Dige
     Ok((config, diff_ids))
 }
 
-fn descriptor(from: &OciDescriptor, bytes_max: u64) -> Result<Descriptor, DocumentError> {
+pub(super) fn descriptor(from: &OciDescriptor, bytes_max: u64) -> Result<Descriptor, DocumentError> {
     let digest = digest_of("manifest", from)?;
     if from.size() > bytes_max {
         return Err(DocumentError::Blob { bytes: from.size(), max: bytes_max });

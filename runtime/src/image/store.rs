@@ -6,35 +6,40 @@
 //! Blobs and names survive a power failure; nothing is visible before it is complete and verified.
 
 pub(super) mod blob;
+mod growing;
+mod held;
 mod index;
 mod prune;
+mod read;
 pub(super) mod temp;
 mod unpack;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{DirBuilder, File},
     io::{self, Read},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use oci_spec::image::ImageConfiguration;
 use rustix::fs::{FlockOperation, flock};
 
 pub use blob::{BlobError, BlobWriter};
+pub use growing::Growing;
+pub use held::Held;
 pub use prune::Pruned;
 pub use unpack::UnpackError;
 
 use super::{
     archive::{self, LoadError, Loaded},
     digest::Digest,
-    document::{Descriptor, DocumentError, Image, Manifest},
+    document::{DocumentError, Image},
     limits::Limits,
     reference::Reference,
 };
-use blob::{Blobs, read_document};
+use blob::Blobs;
 use index::Index;
 use temp::Temp;
 
@@ -46,11 +51,11 @@ const ID_PREFIX_CHARS_MIN: usize = 4;
 pub struct ImageStore {
     root: PathBuf,
     limits: Limits,
-    blobs: Blobs,
+    blobs: Arc<Blobs>,
     temp: Temp,
     index: Mutex<Index>,
-    /// Loading and unpacking read; pruning writes, so that it never takes what they are about to use.
-    activity: RwLock<()>,
+    /// Images that are being fetched, and by how many.
+    held: Mutex<BTreeMap<Digest, usize>>,
     unpacking: Mutex<()>,
     _lock: File,
 }
@@ -109,6 +114,16 @@ pub enum StoreError {
         #[source]
         source: DocumentError,
     },
+    /// The digest is that of an index without an image for this machine.
+    #[error("image {digest} is not for {wanted}, it is for {found}")]
+    Platform {
+        /// The index.
+        digest: Digest,
+        /// This machine's platform.
+        wanted: String,
+        /// Those of the index.
+        found: String,
+    },
 }
 
 /// One line of an image list.
@@ -120,6 +135,8 @@ pub struct ImageSummary {
     pub config_digest: Digest,
     /// The names it goes by.
     pub references: BTreeSet<Reference>,
+    /// Digests of the indexes by which it goes too.
+    pub indexes: BTreeSet<Digest>,
     /// When it was made, as its configuration says (RFC 3339).
     pub created: Option<String>,
     /// Bytes of configuration and layers as stored.
@@ -163,7 +180,7 @@ impl ImageStore {
         let path = root.join("tmp");
         let temp = Temp::open(path.clone()).map_err(io_error("empty", &path))?;
         let path = root.join("blobs/sha256");
-        let blobs = Blobs::open(path.clone()).map_err(io_error("create", &path))?;
+        let blobs = Arc::new(Blobs::open(path.clone()).map_err(io_error("create", &path))?);
         unpack::open_layers(root, &temp)?;
         let path = root.join("index.json");
         let index = Index::read(&path).map_err(|source| StoreError::Index { path, source })?;
@@ -173,10 +190,15 @@ impl ImageStore {
             blobs,
             temp,
             index: Mutex::new(index),
-            activity: RwLock::new(()),
+            held: Mutex::default(),
             unpacking: Mutex::new(()),
             _lock: lock,
         })
+    }
+
+    /// Returns the directory that it is in.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Returns the limits that the store was opened with.
@@ -189,7 +211,7 @@ impl ImageStore {
     /// # Errors
     /// [`LoadError`] says what is wrong with the archive. Nothing of it is left then.
     pub fn load(&self, archive: impl Read) -> Result<Vec<Loaded>, LoadError> {
-        let _activity = self.activity.read().unwrap_or_else(PoisonError::into_inner);
+        let _activity = self.blobs.activity.read().unwrap_or_else(PoisonError::into_inner);
         let images = archive::read(archive, &self.blobs, &self.temp, &self.limits)?;
         self.change(|index| {
             for image in &images {
@@ -219,52 +241,25 @@ impl ImageStore {
         locked(&self.index).resolve(text)
     }
 
-    /// Returns the image with this manifest, registered or not, if all its blobs are here.
-    ///
-    /// # Errors
-    /// [`StoreError::Incomplete`] if blobs are missing, [`StoreError::Document`] if it cannot be run,
-    /// [`StoreError::Io`] if the disk fails.
-    pub fn image(&self, digest: &Digest) -> Result<Image, StoreError> {
-        let missing = self.missing(digest)?;
-        if !missing.is_empty() {
-            return Err(StoreError::Incomplete { digest: *digest, missing: missing.len() });
-        }
-        let manifest = self.manifest(digest)?.ok_or(StoreError::Unknown(*digest))?;
-        let config_digest = manifest.config.digest;
-        let config = self.document("image configuration", &config_digest)?;
-        let config = config.ok_or(StoreError::Incomplete { digest: *digest, missing: 1 })?;
-        let mut image = manifest
-            .into_image(*digest, &config)
-            .map_err(|source| StoreError::Document { digest: config_digest, source })?;
-        if let Some(record) = locked(&self.index).images.get(digest) {
-            image.references = record.references.clone();
-        }
-        Ok(image)
+    /// Returns the index of several platforms by which the image with this manifest was fetched, or else the manifest.
+    pub fn index_of(&self, digest: &Digest) -> Digest {
+        let index = locked(&self.index);
+        index.images.get(digest).and_then(|record| record.indexes.last().copied()).unwrap_or(*digest)
     }
 
-    /// Returns what is still needed of the image with this manifest: first the manifest itself, and once that is
-    /// here, its configuration and layers. A fetcher asks again until nothing is missing, then
-    /// [registers](ImageStore::register) the image. Sizes are upper bounds for [`ImageStore::writer`].
-    ///
-    /// # Errors
-    /// [`StoreError::Document`] if the manifest is here but is none or exceeds the limits, [`StoreError::Io`] if the
-    /// disk fails.
-    pub fn missing(&self, digest: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        let Some(manifest) = self.manifest(digest)? else {
-            return Ok(vec![Descriptor { digest: *digest, size_bytes: self.limits.document_bytes_max }]);
-        };
-        let missing: BTreeSet<_> = manifest.blobs().filter(|blob| !self.blobs.contains(&blob.digest)).collect();
-        Ok(missing.into_iter().copied().collect())
-    }
-
-    /// Makes an image whose blobs are all here one of the store's, under `reference` if one is given.
+    /// Makes an image whose blobs are all here one of the store's, under `reference` if one is given. `digest` names
+    /// its manifest, or an index that leads to it; it then goes by the index's digest too.
     ///
     /// # Errors
     /// As [`ImageStore::image`]; [`StoreError::Pinned`] if the reference pins another digest.
     pub fn register(&self, digest: Digest, reference: Option<Reference>) -> Result<(), StoreError> {
         let image = self.image(&digest)?;
-        let references = reference.map(|reference| pinned(reference, digest)).transpose()?.into_iter().collect();
-        self.change(|index| index.register(digest, image.config_digest, references))
+        let references = reference.map(|reference| pinned(reference, digest)).transpose()?;
+        let indexes = BTreeSet::from_iter((digest != image.digest).then_some(digest));
+        self.change(|index| {
+            index.register(image.digest, image.config_digest, references.into_iter().collect());
+            index.add_indexes(image.digest, indexes);
+        })
     }
 
     /// Gives an image one more name, taking it from the image that had it.
@@ -274,9 +269,13 @@ impl ImageStore {
     /// digest, [`StoreError::Io`] if the disk fails.
     pub fn tag(&self, digest: &Digest, reference: Reference) -> Result<(), StoreError> {
         let reference = pinned(reference, *digest)?;
-        let known = locked(&self.index).images.get(digest).map(|record| record.config);
-        let config = known.ok_or(StoreError::Unknown(*digest))?;
-        self.change(|index| index.register(*digest, config, BTreeSet::from([reference])))
+        let known = {
+            let index = locked(&self.index);
+            let manifest = index.by_digest(digest);
+            manifest.and_then(|manifest| Some((manifest, index.images.get(&manifest)?.config)))
+        };
+        let (manifest, config) = known.ok_or(StoreError::Unknown(*digest))?;
+        self.change(|index| index.register(manifest, config, BTreeSet::from([reference])))
     }
 
     /// Takes a name away; the image stays until it is removed or pruned. Returns whether the name was there.
@@ -287,8 +286,8 @@ impl ImageStore {
         self.change(|index| index.untag(reference))
     }
 
-    /// Takes an image with all its names out of the index. [`ImageStore::prune`] reclaims its space. Returns whether
-    /// it was there.
+    /// Takes the image with this manifest and all its names out of the index. [`ImageStore::prune`] reclaims its space.
+    /// Returns whether it was there.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the disk fails.
@@ -314,8 +313,8 @@ impl ImageStore {
     ///
     /// # Errors
     /// [`BlobError::Io`] if no temporary file can be made.
-    pub fn writer(&self, expected: Digest, bytes_max: u64) -> Result<BlobWriter<'_>, BlobError> {
-        BlobWriter::new(&self.blobs, &self.temp, expected, bytes_max)
+    pub fn writer(&self, expected: Digest, bytes_max: u64) -> Result<BlobWriter, BlobError> {
+        BlobWriter::new(Arc::clone(&self.blobs), &self.temp, expected, bytes_max)
     }
 
     /// Applies a change to a copy, and takes it over once it is on disk.
@@ -329,23 +328,6 @@ impl ImageStore {
             *index = changed;
         }
         Ok(result)
-    }
-
-    fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
-        let Some(bytes) = self.document("manifest", digest)? else { return Ok(None) };
-        let manifest = Manifest::parse(&bytes, &self.limits);
-        manifest.map(Some).map_err(|source| StoreError::Document { digest: *digest, source })
-    }
-
-    fn document(&self, what: &'static str, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = || {
-            let Some((file, bytes)) = self.blobs.open_blob(digest)? else { return Ok(None) };
-            read_document(what, file, bytes, self.limits.document_bytes_max).map(Some)
-        };
-        match read().map_err(io_error("read", &self.root.join("blobs/sha256").join(digest.hex())))? {
-            Some(document) => document.map(Some).map_err(|source| StoreError::Document { digest: *digest, source }),
-            None => Ok(None),
-        }
     }
 }
 
@@ -372,6 +354,7 @@ impl From<Image> for ImageSummary {
             digest: image.digest,
             config_digest: image.config_digest,
             references: image.references,
+            indexes: image.indexes,
             created: image.config.created().clone(),
             size_bytes: image.size_bytes,
             architecture: image.config.architecture().to_string(),

@@ -270,3 +270,29 @@ fn what_is_no_image_is_said_to_be_none() {
     drop(store);
     sandbox.assert_empty();
 }
+
+/// What is saved can be loaded elsewhere as the same image, is the same each time, and is what others can read.
+#[test]
+fn a_saved_image_is_the_same_when_it_is_loaded_again() {
+    let (here, there) = (Sandbox::new(), Sandbox::new());
+    let (from, to) = (here.store(), there.store());
+    let one = from.load(&TestImage::plain().docker_save(&["web:1"])[..]).unwrap()[0].digest;
+    let other = TestImage::new([Tar::new().file("x", "other").end()]);
+    let two = from.load(&other.oci(&json!({}))[..]).unwrap()[0].digest;
+    let chosen = [(one, Some("web:1".parse().unwrap())), (two, None)];
+    let saved = || {
+        let mut archive = Vec::new();
+        from.save(&chosen, &mut archive).unwrap();
+        archive
+    };
+    assert_eq!(saved(), saved());
+    let loaded: std::collections::BTreeMap<_, _> =
+        to.load(&saved()[..]).unwrap().into_iter().map(|image| (image.digest, image.references.len())).collect();
+    assert_eq!(loaded, [(one, 1), (two, 0)].into());
+    for digest in [one, two] {
+        assert_eq!(from.image(&digest).unwrap(), to.image(&digest).unwrap());
+    }
+    let unknown = from.save(&[(Digest::of(b"?"), None)], &mut Vec::new());
+    assert!(matches!(unknown, Err(shoal_runtime::image::SaveError::Store(_))));
+    there.assert_tidy();
+}

@@ -7,5 +7,6 @@ mod archives;
 mod build;
 mod layers;
 mod mutations;
+mod registry;
 mod store;
 mod support;

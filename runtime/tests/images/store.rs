@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use shoal_runtime::image::{BlobError, Digest, Image, ImageStore, Limits, Reference, StoreError};
+use shoal_runtime::image::{BlobError, Digest, Held, Image, ImageStore, Limits, Reference, StoreError};
 
 use crate::support::{Sandbox, Tar, TestImage, is_root};
 
@@ -280,4 +280,138 @@ fn many_threads_load_and_unpack_one_image() {
     });
     assert_eq!(store.list()[0].references.len(), 8);
     sandbox.assert_tidy();
+}
+
+/// A blob can be read while it comes, by whoever knows its digest; when it is whole it is an ordinary blob, and when its
+/// writer gave up, its readers know.
+#[test]
+fn a_blob_that_grows_is_read_as_far_as_it_has_come() {
+    use std::os::unix::fs::FileExt;
+    let sandbox = Sandbox::new();
+    let store = sandbox.store();
+    let digest = Digest::of(b"0123456789");
+    let mut writer = store.writer(digest, 10).unwrap();
+    assert!(store.open_growing(&digest).is_none(), "only what is shared");
+    writer.share().unwrap();
+    writer.write_all(b"0123").unwrap();
+    let growing = store.open_growing(&digest).unwrap();
+    assert_eq!((growing.bytes, *growing.written.borrow()), (10, 4));
+    let mut there = [0; 4];
+    growing.file.read_exact_at(&mut there, 0).unwrap();
+    assert_eq!(&there, b"0123");
+    // A second writer of the same blob does not take its place.
+    let mut second = store.writer(digest, 10).unwrap();
+    second.share().unwrap();
+    drop(second);
+    writer.write_all(b"456789").unwrap();
+    assert_eq!(*store.open_growing(&digest).unwrap().written.borrow(), 10);
+    writer.commit().unwrap();
+    assert!(store.open_growing(&digest).is_none() && store.contains_blob(&digest));
+    assert_eq!(*growing.written.borrow(), 10);
+    let mut there = [0; 10];
+    growing.file.read_exact_at(&mut there, 0).unwrap();
+    assert_eq!(&there, b"0123456789");
+    let mut given_up = store.writer(Digest::of(b"x"), 1).unwrap();
+    given_up.share().unwrap();
+    let growing = store.open_growing(&Digest::of(b"x")).unwrap();
+    drop(given_up);
+    assert!(growing.written.has_changed().is_err() && store.open_growing(&Digest::of(b"x")).is_none());
+    sandbox.assert_tidy();
+}
+
+/// While a task runs or a fetch goes on, nothing of its image is pruned, whoever asks for it.
+#[test]
+fn what_is_held_is_not_pruned() {
+    let sandbox = Sandbox::new();
+    let store = std::sync::Arc::new(sandbox.store());
+    let digest = load(&store, "web:1", "one");
+    store.untag(&reference("web:1")).unwrap();
+    let held = [Held::new(&store, digest), Held::new(&store, digest)];
+    for one in held {
+        assert_eq!(store.prune(&BTreeSet::new()).unwrap(), shoal_runtime::image::Pruned::default());
+        drop(one);
+    }
+    assert_eq!(store.prune(&BTreeSet::new()).unwrap().images, [digest]);
+}
+
+/// A file system of a few megabytes, gone with the test.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(bytes: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={bytes}");
+        let none = None::<&str>;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(none, directory.path(), Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+/// The disk is full at every stage: while an archive is loaded, a blob is fetched, a layer is unpacked. Each says so,
+/// registers nothing by halves, gives back what it took, and works once there is room.
+#[test]
+fn a_full_disk_leaves_nothing_half_registered() {
+    if !is_root() {
+        return;
+    }
+    let disk = SmallDisk::new(4 << 20);
+    let root = disk.0.path().join("store");
+    let store = ImageStore::open(&root).unwrap();
+    let is_full = |error: &dyn std::error::Error| {
+        let mut cause = Some(error);
+        let mut texts = Vec::new();
+        while let Some(error) = cause {
+            texts.push(error.to_string());
+            cause = error.source();
+        }
+        texts.last().is_some_and(|text| text.contains("No space left")).then_some(()).ok_or(texts)
+    };
+    let names = |below: &str| fs::read_dir(root.join(below)).unwrap().count();
+    // Bytes that gzip cannot make smaller.
+    let noise: Vec<u8> = (0..3_000_000u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 11) as u8 ^ (number >> 7) as u8)
+        .collect();
+    let image = TestImage::new([Tar::new().file("noise", &noise).end()]);
+    let filler = root.parent().unwrap().join("filler");
+    fs::write(&filler, vec![1; 2 << 20]).unwrap();
+    // Loading.
+    is_full(&store.load(&image.docker_save(&["web:1"])[..]).unwrap_err()).unwrap();
+    assert_eq!((names("tmp"), names("blobs/sha256"), store.list().len()), (0, 0, 0));
+    // Fetching.
+    let mut writer = store.writer(Digest::of(&noise), noise.len() as u64).unwrap();
+    assert_eq!(writer.write_all(&noise).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    drop(writer);
+    assert_eq!(names("tmp"), 0);
+    // Unpacking: the blob fits, the same bytes again do not.
+    fs::remove_file(&filler).unwrap();
+    let digest = store.load(&image.docker_save(&["web:1"])[..]).unwrap()[0].digest;
+    is_full(&store.unpack(&digest).unwrap_err()).unwrap();
+    assert_eq!((names("tmp"), names("layers")), (0, 0));
+    assert!(store.image(&digest).is_ok(), "the image itself is as it was");
+    // The index: it stays as it was when there is no room for the next.
+    fs::write(&filler, vec![1; 4 << 20]).unwrap_err();
+    is_full(&store.tag(&digest, reference("web:2")).unwrap_err()).unwrap();
+    assert_eq!(store.resolve("web:2"), None);
+    fs::remove_file(&filler).unwrap();
+    drop(store);
+    let store = ImageStore::open(&root).unwrap();
+    assert_eq!((store.resolve("web:1"), store.resolve("web:2")), (Some(digest), None));
+    drop(store);
+    nix::mount::mount(
+        None::<&str>,
+        disk.0.path(),
+        None::<&str>,
+        nix::mount::MsFlags::MS_REMOUNT,
+        Some("size=16777216"),
+    )
+    .unwrap();
+    let store = ImageStore::open(&root).unwrap();
+    assert_eq!(store.unpack(&digest).unwrap().len(), 1);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bollard::models::{ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary};
+use serde_json::{Value, json};
 use shoal_runtime::image::{Digest, Image, ImageSummary as Stored, Reference};
 
 use crate::api::time::parse_rfc3339;
@@ -12,7 +13,7 @@ pub(super) fn summary(image: Stored) -> ImageSummary {
     ImageSummary {
         id: image.config_digest.to_string(),
         repo_tags: tags(&image.references),
-        repo_digests: digests(&image.references, image.digest),
+        repo_digests: digests(&image.references, image.indexes.first().copied().unwrap_or(image.digest)),
         created: i64::try_from(created / 1_000).unwrap_or_default(),
         size: size(image.size_bytes),
         // Docker's words for "not counted".
@@ -29,7 +30,7 @@ pub(super) fn inspect(image: &Image) -> ImageInspect {
     ImageInspect {
         id: Some(image.config_digest.to_string()),
         repo_tags: Some(tags(&image.references)),
-        repo_digests: Some(digests(&image.references, image.digest)),
+        repo_digests: Some(digests(&image.references, image.indexes.first().copied().unwrap_or(image.digest))),
         created: config.created().clone(),
         author: config.author().clone(),
         config: container_config(config.config().as_ref()),
@@ -46,6 +47,27 @@ pub(super) fn inspect(image: &Image) -> ImageInspect {
 /// Returns an image's settings: OCI writes them as Docker does, so they are carried over as JSON.
 fn container_config(config: Option<&impl serde::Serialize>) -> Option<ImageConfig> {
     serde_json::to_value(config?).and_then(serde_json::from_value).ok()
+}
+
+/// The lines of `docker history`.
+pub(super) fn history(image: &Image) -> Vec<Value> {
+    let mut sizes = image.layers.iter().map(|layer| layer.blob.size_bytes);
+    let steps = image.config.history().iter().flatten().map(|step| {
+        let created = step.created().as_deref().and_then(parse_rfc3339).unwrap_or_default() / 1_000;
+        let size_bytes = if step.empty_layer() == Some(true) { 0 } else { sizes.next().unwrap_or_default() };
+        json!({
+            "Id": "<missing>", "Created": created, "CreatedBy": step.created_by(), "Tags": null, "Size": size_bytes,
+            "Comment": step.comment().as_deref().unwrap_or_default(),
+        })
+    });
+    let mut steps: Vec<Value> = steps.collect();
+    if let Some(last) = steps.last_mut() {
+        last["Id"] = image.config_digest.to_string().into();
+        last["Tags"] = tags(&image.references).into();
+    }
+    // Docker's order: the newest first.
+    steps.reverse();
+    steps
 }
 
 fn tags(references: &BTreeSet<Reference>) -> Vec<String> {

@@ -3,28 +3,20 @@
 //! Input: the spooled files. Output: the images for this machine's platform, with the names that annotations or an
 //! accompanying `manifest.json` give them. (OCI image specification, image layout and image index.)
 
-use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor as OciDescriptor, ImageIndex, Platform};
-use serde::Deserialize;
+use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor as OciDescriptor, ImageIndex};
 
-use super::{LoadError, Plan, docker, host_platform, parse_reference};
+use super::{LoadError, Plan, docker, parse_reference};
 use crate::image::{
     document::{Manifest, digest_of, parse_json},
+    platform::{self, annotation, fits, is_image, is_index},
     reference::Reference,
 };
 
 pub(super) const INDEX: &str = "index.json";
 /// The full name, as containerd and Docker write it.
 const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
-/// Marks attestations, which BuildKit puts beside the images they speak of.
-const ANNOTATION_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// `index.json`, an index for several platforms, and one more.
 const DEPTH_MAX: usize = 3;
-
-/// Tells a manifest from an index; media types are optional in both.
-#[derive(Deserialize)]
-struct Shape {
-    manifests: Option<serde::de::IgnoredAny>,
-}
 
 /// Adds all images of the archive that can run here.
 pub(super) fn plan(plan: &mut Plan<'_>) -> Result<(), LoadError> {
@@ -41,7 +33,7 @@ pub(super) fn plan(plan: &mut Plan<'_>) -> Result<(), LoadError> {
             let references = annotated_references(descriptor)?;
             add(plan, descriptor, references, &tags, &mut foreign, 1)?;
         } else {
-            foreign.extend(descriptor.platform().as_ref().map(shown));
+            foreign.extend(platform::shown(descriptor));
         }
     }
     if !plan.images.is_empty() {
@@ -50,11 +42,7 @@ pub(super) fn plan(plan: &mut Plan<'_>) -> Result<(), LoadError> {
     if foreign.is_empty() {
         return Err(LoadError::NoImage);
     }
-    foreign.sort();
-    foreign.dedup();
-    let (architecture, os) = host_platform();
-    foreign.truncate(20);
-    Err(LoadError::Platform { wanted: format!("{os}/{architecture}"), found: foreign.join(", ") })
+    Err(LoadError::Platform { wanted: platform::host(), found: platform::listed(foreign) })
 }
 
 /// Adds the image that a descriptor names, directly or by an index of which one part fits this machine.
@@ -70,8 +58,7 @@ fn add(
         digest_of("index", descriptor).map_err(|source| LoadError::Document { path: INDEX.to_owned(), source })?;
     let at = |source| LoadError::Document { path: format!("blob {digest}"), source };
     let document = plan.document("manifest", &digest)?;
-    let shape: Shape = parse_json("manifest", &document).map_err(at)?;
-    if shape.manifests.is_none() {
+    if !is_index(&document).map_err(at)? {
         let manifest = Manifest::parse(&document, plan.limits).map_err(at)?;
         let named = docker::references_of(plan, tags, &manifest.config.digest)?;
         references.extend(named);
@@ -81,33 +68,13 @@ fn add(
         return Err(LoadError::Images { max: plan.limits.archive_images_max });
     }
     let index: ImageIndex = parse_json("image index", &document).map_err(at)?;
-    let images = || index.manifests().iter().filter(|descriptor| is_image(descriptor));
-    match images().find(|part| part.platform().is_some() && fits(part)).or_else(|| images().find(|part| fits(part))) {
+    match platform::choose(&index) {
         Some(part) => add(plan, part, references, tags, foreign, depth + 1),
         None => {
-            foreign.extend(images().filter_map(|part| part.platform().as_ref()).map(shown));
+            foreign.extend(index.manifests().iter().filter_map(platform::shown));
             Ok(())
         }
     }
-}
-
-fn is_image(descriptor: &OciDescriptor) -> bool {
-    annotation(descriptor, ANNOTATION_REFERENCE_TYPE).is_none() && descriptor.artifact_type().is_none()
-}
-
-/// A descriptor without a platform may be for any.
-fn fits(descriptor: &OciDescriptor) -> bool {
-    let (architecture, os) = host_platform();
-    let platform = descriptor.platform().as_ref();
-    platform.is_none_or(|platform| *platform.architecture() == architecture && *platform.os() == os)
-}
-
-fn shown(platform: &Platform) -> String {
-    format!("{}/{}", platform.os(), platform.architecture()).chars().take(60).collect()
-}
-
-fn annotation<'a>(descriptor: &'a OciDescriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
 }
 
 /// The full name if there is one. Otherwise the OCI name, which may be a whole reference, a repository, or only a tag:

@@ -7,9 +7,15 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use super::temp::{Temp, TempFile};
+use tokio::sync::watch;
+
+use super::{
+    growing::{Growing, Growth},
+    temp::{Temp, TempFile},
+};
 use crate::image::{
     digest::{Digest, Hasher},
     document::DocumentError,
@@ -41,12 +47,16 @@ pub enum BlobError {
 #[derive(Debug)]
 pub(in crate::image) struct Blobs {
     root: PathBuf,
+    /// Loading, unpacking and taking over read; pruning writes, so that it never takes what they are about to use.
+    pub(super) activity: RwLock<()>,
+    /// Blobs that are on their way here and may be read meanwhile.
+    pub(super) growing: Growth,
 }
 
 impl Blobs {
     pub(super) fn open(root: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
-        Ok(Self { root })
+        Ok(Self { root, activity: RwLock::new(()), growing: Growth::default() })
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -120,24 +130,40 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 ///
 /// Writing more than was announced fails. Dropped before [`BlobWriter::commit`], it leaves nothing.
 #[derive(Debug)]
-pub struct BlobWriter<'a> {
-    blobs: &'a Blobs,
+pub struct BlobWriter {
+    blobs: Arc<Blobs>,
     temp: TempFile,
     file: File,
     hasher: Hasher,
     expected: Digest,
     bytes_max: u64,
+    /// Tells readers how far it is, once it is [shared](BlobWriter::share).
+    written: Option<watch::Sender<u64>>,
 }
 
-impl<'a> BlobWriter<'a> {
-    pub(super) fn new(blobs: &'a Blobs, temp: &Temp, expected: Digest, bytes_max: u64) -> Result<Self, BlobError> {
+impl BlobWriter {
+    pub(super) fn new(blobs: Arc<Blobs>, temp: &Temp, expected: Digest, bytes_max: u64) -> Result<Self, BlobError> {
         let (temp, file) = temp.file().map_err(|source| BlobError::Io { digest: expected, source })?;
-        Ok(Self { blobs, temp, file, hasher: Hasher::default(), expected, bytes_max })
+        Ok(Self { blobs, temp, file, hasher: Hasher::default(), expected, bytes_max, written: None })
     }
 
     /// Returns how many bytes were written.
     pub fn written_bytes(&self) -> u64 {
         self.hasher.bytes()
+    }
+
+    /// Lets the blob be read while it comes, by [`super::ImageStore::open_growing`]; `bytes_max` must be its exact length.
+    /// If another writer shares the same blob already, nothing happens.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] if the file cannot be opened once more.
+    pub fn share(&mut self) -> Result<(), BlobError> {
+        let file = File::open(self.temp.path()).map_err(|source| BlobError::Io { digest: self.expected, source })?;
+        let (sender, written) = watch::channel(self.written_bytes());
+        if self.blobs.growing.add(self.expected, Growing { file: Arc::new(file), bytes: self.bytes_max, written }) {
+            self.written = Some(sender);
+        }
+        Ok(())
     }
 
     /// Verifies the digest and makes the blob available under it, durably.
@@ -150,11 +176,12 @@ impl<'a> BlobWriter<'a> {
             return Err(BlobError::Digest { expected: self.expected, found });
         }
         drop(self.file);
+        let _activity = self.blobs.activity.read().unwrap_or_else(PoisonError::into_inner);
         self.blobs.adopt(self.temp, &found).map_err(|source| BlobError::Io { digest: found, source })
     }
 }
 
-impl Write for BlobWriter<'_> {
+impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         if self.hasher.bytes().saturating_add(buffer.len() as u64) > self.bytes_max {
             let message = format!("blob {} is longer than the {} bytes announced", self.expected, self.bytes_max);
@@ -162,6 +189,9 @@ impl Write for BlobWriter<'_> {
         }
         let count = self.file.write(buffer)?;
         self.hasher.update(&buffer[..count]);
+        if let Some(written) = &self.written {
+            written.send_replace(self.hasher.bytes());
+        }
         Ok(count)
     }
 

@@ -24,6 +24,8 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 pub(super) struct Record {
     pub(super) config: Digest,
     pub(super) references: BTreeSet<Reference>,
+    /// Indexes of several platforms by which the image was fetched: it goes by their digests too.
+    pub(super) indexes: BTreeSet<Digest>,
 }
 
 /// Images by the digest of their manifest. A reference belongs to at most one.
@@ -43,6 +45,8 @@ struct ImageEntry {
     manifest: Digest,
     config: Digest,
     references: BTreeSet<Reference>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    indexes: BTreeSet<Digest>,
 }
 
 impl Index {
@@ -60,8 +64,9 @@ impl Index {
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
         let mut index = Self::default();
-        for ImageEntry { manifest, config, references } in file.images {
+        for ImageEntry { manifest, config, references, indexes } in file.images {
             index.register(manifest, config, references);
+            index.add_indexes(manifest, indexes);
         }
         Ok(index)
     }
@@ -72,6 +77,7 @@ impl Index {
             manifest: *manifest,
             config: record.config,
             references: record.references.clone(),
+            indexes: record.indexes.clone(),
         });
         let document = serde_json::to_vec_pretty(&IndexFile { version: VERSION, images: images.collect() })?;
         let (guard, mut file): (_, File) = temp.file()?;
@@ -86,8 +92,27 @@ impl Index {
         for record in self.images.values_mut() {
             record.references.retain(|reference| !references.contains(reference));
         }
-        let record = self.images.entry(manifest).or_insert_with(|| Record { config, references: BTreeSet::new() });
+        let record = self.images.entry(manifest).or_insert_with(|| Record {
+            config,
+            references: BTreeSet::new(),
+            indexes: BTreeSet::new(),
+        });
         record.references.extend(references);
+    }
+
+    /// Adds digests of indexes by which an image goes.
+    pub(super) fn add_indexes(&mut self, manifest: Digest, indexes: BTreeSet<Digest>) {
+        if let Some(record) = self.images.get_mut(&manifest) {
+            record.indexes.extend(indexes);
+        }
+    }
+
+    /// Returns the manifest of the image that goes by this digest: its own, or that of an index.
+    pub(super) fn by_digest(&self, digest: &Digest) -> Option<Digest> {
+        if self.images.contains_key(digest) {
+            return Some(*digest);
+        }
+        self.images.iter().find(|(_, record)| record.indexes.contains(digest)).map(|(manifest, _)| *manifest)
     }
 
     /// Takes a name away. Returns whether it was there.
@@ -99,7 +124,7 @@ impl Index {
     pub(super) fn resolve(&self, text: &str) -> Option<Digest> {
         if let Ok(reference) = text.parse::<Reference>() {
             if let Some(digest) = reference.digest() {
-                return self.images.contains_key(&digest).then_some(digest);
+                return self.by_digest(&digest);
             }
             let named = self.images.iter().find(|(_, record)| record.references.contains(&reference));
             if let Some((manifest, _)) = named {
@@ -115,7 +140,9 @@ impl Index {
             return None;
         }
         let matches = |digest: &Digest| digest.hex().starts_with(prefix);
-        let mut found = self.images.iter().filter(|(manifest, record)| matches(manifest) || matches(&record.config));
+        let mut found = self.images.iter().filter(|(manifest, record)| {
+            matches(manifest) || matches(&record.config) || record.indexes.iter().any(matches)
+        });
         let (manifest, record) = found.next()?;
         // Several manifests of one configuration are the same image, packed differently.
         found.all(|(_, other)| other.config == record.config).then_some(*manifest)

@@ -25,15 +25,21 @@ impl ImageStore {
     /// Removes what no image needs: images without a name, blobs and layers.
     ///
     /// `in_use` names manifests that must stay although they have no name here: those of tasks that run or will run,
-    /// and those that are being fetched (a manifest that is not here yet included). It may name other blobs too.
+    /// and those that will be fetched (a manifest that is not here yet included). It may name other blobs too. What is
+    /// [`Held`] stays anyway.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the disk fails, [`StoreError::Document`] if a manifest cannot be read. What was removed
     /// until then stays removed; all remaining images are still complete.
     pub fn prune(&self, in_use: &BTreeSet<Digest>) -> Result<Pruned, StoreError> {
-        let _activity = self.activity.write().unwrap_or_else(PoisonError::into_inner);
+        let in_use = &in_use.iter().copied().chain(self.held()).collect();
+        let _activity = self.blobs.activity.write().unwrap_or_else(PoisonError::into_inner);
         let mut pruned = Pruned { images: self.drop_nameless(in_use)?, ..Pruned::default() };
-        let mut kept: BTreeSet<Digest> = locked(&self.index).images.keys().copied().collect();
+        let mut kept: BTreeSet<Digest> = {
+            let index = locked(&self.index);
+            let indexes = index.images.values().flat_map(|record| &record.indexes);
+            index.images.keys().chain(indexes).copied().collect()
+        };
         kept.extend(in_use);
         let mut kept_layers = BTreeSet::new();
         for digest in kept.clone() {
@@ -54,7 +60,8 @@ impl ImageStore {
     fn drop_nameless(&self, in_use: &BTreeSet<Digest>) -> Result<Vec<Digest>, StoreError> {
         self.change(|index| {
             let nameless = index.images.iter().filter(|(digest, record)| {
-                record.references.is_empty() && !in_use.contains(digest) && !in_use.contains(&record.config)
+                let mut names = [*digest, &record.config].into_iter().chain(&record.indexes);
+                record.references.is_empty() && !names.any(|name| in_use.contains(name))
             });
             let nameless: Vec<Digest> = nameless.map(|(digest, _)| *digest).collect();
             index.images.retain(|digest, _| !nameless.contains(digest));
@@ -70,16 +77,19 @@ impl ImageStore {
         kept: &mut BTreeSet<Digest>,
         kept_layers: &mut BTreeSet<Digest>,
     ) -> Result<(), StoreError> {
-        match self.manifest(digest) {
-            Ok(Some(manifest)) => kept.extend(manifest.blobs().map(|blob| blob.digest)),
+        match self.manifest_of(digest) {
+            Ok(Some((digest, manifest))) => {
+                kept.insert(digest);
+                kept.extend(manifest.blobs().map(|blob| blob.digest));
+            }
             Ok(None) => return Ok(()),
-            Err(StoreError::Document { .. }) if in_use.contains(digest) => return Ok(()),
+            Err(StoreError::Document { .. } | StoreError::Platform { .. }) if in_use.contains(digest) => return Ok(()),
             Err(error) => return Err(error),
         }
         match self.image(digest) {
             Ok(image) => kept_layers.extend(image.layers.iter().map(|layer| layer.diff_id)),
             // Not complete, so not unpacked either.
-            Err(StoreError::Incomplete { .. } | StoreError::Document { .. }) => {}
+            Err(StoreError::Incomplete { .. } | StoreError::Document { .. } | StoreError::Platform { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())

@@ -71,7 +71,7 @@ impl ImageStore {
     /// [`UnpackError::Store`] if the image is incomplete, [`UnpackError::Layer`] if a layer is not what it should be.
     /// Needs root: layers hold foreign owners, devices and overlay attributes.
     pub fn unpack(&self, digest: &Digest) -> Result<Vec<PathBuf>, UnpackError> {
-        let _activity = self.activity.read().unwrap_or_else(PoisonError::into_inner);
+        let _activity = self.blobs.activity.read().unwrap_or_else(PoisonError::into_inner);
         let image = self.image(digest)?;
         let mut directories: Vec<PathBuf> = Vec::new();
         let mut chain = Hasher::default();
