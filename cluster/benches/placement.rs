@@ -67,8 +67,13 @@ impl Watch {
     }
 
     fn elapsed(&self) -> Duration {
+        let wall = self.wall.elapsed();
+        // The kernel counts a core's time in ticks of some milliseconds.
+        if wall < Duration::from_millis(20) {
+            return wall;
+        }
         let core = core_ns().zip(self.core).map(|(now, then)| Duration::from_nanos(now.saturating_sub(then)));
-        core.unwrap_or_else(|| self.wall.elapsed())
+        core.unwrap_or(wall)
     }
 }
 
