@@ -37,8 +37,9 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct MembershipConfig {
     /// Time between two pings of one node. Of three pings two go to the neighbours on the ring of ids, so that each
-    /// member is asked by two others every three intervals, and one to a random member. Shorter finds failures
-    /// sooner, for one message and its answer each. Default 300 ms; memberlist's LAN profile has 1 s.
+    /// member is asked by two others every three intervals, and one to a random member; where there are fewer than
+    /// three others each is asked once every three intervals. Shorter finds failures sooner, for one message and its
+    /// answer each. Default 300 ms; memberlist's LAN profile has 1 s.
     pub probe_interval: Duration,
     /// Time to wait for a direct answer before others are asked. Default 200 ms; memberlist's LAN profile has 500 ms,
     /// a LAN's round trip and a busy scheduler take less than 50 ms. Must be at most half of `probe_deadline`.

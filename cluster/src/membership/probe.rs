@@ -15,6 +15,8 @@ use crate::seed::Stream;
 
 /// Members after a node on the ring of ids that it watches.
 const NEIGHBOURS: usize = 2;
+/// Pings after which the same neighbour is asked again: one goes to a random member.
+pub(super) const TURNS: u32 = NEIGHBOURS as u32 + 1;
 
 /// Pings on behalf of others at one time; more are not done, which the asker takes as a missing reply.
 const RELAYS_MAX: usize = 256;

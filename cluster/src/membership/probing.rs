@@ -1,9 +1,10 @@
 //! Probing and judging: rounds of pings, what becomes of them, and the end of suspicions.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::message::Body;
-use super::probe::{Cause, Probe};
+use super::probe::{Cause, Probe, TURNS};
 use super::{Membership, MembershipAction};
 use crate::clock::Instant;
 use crate::id::NodeId;
@@ -15,7 +16,7 @@ impl Membership {
         if self.timers.probe > now {
             return;
         }
-        self.timers.probe = now + self.health.stretch(self.config.probe_interval);
+        self.timers.probe = now + self.health.stretch(self.pause());
         let Some(target) = self.probes.next(&mut self.random, &self.own.id, &self.up) else { return };
         if self.probes.of(&target).is_some() {
             return;
@@ -27,6 +28,13 @@ impl Membership {
         self.probes
             .begin(target, Probe { number, sent: now, ask_at, fails_at, cause: Cause::Turn, asked: 0, denied: 0 });
         self.send(target, Body::Ping { number }, Vec::new());
+    }
+
+    /// Returns the time between two pings: where there are fewer than three others each is asked once every three
+    /// intervals, as neighbours are in large shoals.
+    fn pause(&self) -> Duration {
+        let others = u32::try_from(self.up.len()).unwrap_or(u32::MAX).clamp(1, TURNS);
+        self.config.probe_interval * TURNS / others
     }
 
     /// Probes a member at once, directly and through others; it has only the probe timeout to answer.
