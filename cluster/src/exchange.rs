@@ -225,7 +225,8 @@ impl Cluster {
         let present = [self.intent.changes(), self.reports.changes()];
         let digests = match self.digests {
             Some((of, digests)) if of == present => Digests { plan: self.plan.digest, ..digests },
-            Some(_) | None => self.planes().digests(),
+            Some((of, digests)) if of[0] == present[0] => self.planes().digests(Some(digests)),
+            Some(_) | None => self.planes().digests(None),
         };
         self.digests = Some((present, digests));
         digests

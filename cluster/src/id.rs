@@ -4,6 +4,7 @@
 //! All ids are shown as Docker shows its own: 25 characters of base 36. See `docs/protocol.md#ids`.
 
 use alloc::string::String;
+use core::cmp::Ordering;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -14,18 +15,24 @@ use crate::hash;
 pub const ID_TEXT_LENGTH: usize = 25;
 
 /// Names a node: its ed25519 public key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
 
 /// Names a service for its whole life, whatever it is called.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServiceId(pub [u8; 16]);
 
 /// Names one task: one start of one container. A restart is a new task with a new id.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub [u8; 16]);
 
 impl NodeId {
+    /// Returns its bits as numbers.
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let (words, _) = self.0.as_chunks::<8>();
+        [words[0], words[1], words[2], words[3]].map(u64::from_be_bytes)
+    }
+
     /// Returns the first 128 bits of a hash of the key, which is what people see and type.
     fn shown(&self) -> [u8; 16] {
         hash::id128("node", &[&self.0])
@@ -45,6 +52,32 @@ impl TaskId {
         Self(hash::id128("task", &[&node.0, &epoch.to_be_bytes(), &counter.to_be_bytes()]))
     }
 }
+
+/// Ids are in the order of their bytes. Everything is kept by id, so comparing them is much of what a node does: two
+/// numbers are compared faster than bytes are.
+macro_rules! ordered {
+    ($type:ty, $halves:expr) => {
+        impl Ord for $type {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let halves: fn(&$type) -> (u128, u128) = $halves;
+                halves(self).cmp(&halves(other))
+            }
+        }
+
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+    };
+}
+
+ordered!(NodeId, |id| {
+    let (halves, _) = id.0.as_chunks::<16>();
+    (u128::from_be_bytes(halves[0]), u128::from_be_bytes(halves[1]))
+});
+ordered!(ServiceId, |id| (u128::from_be_bytes(id.0), 0));
+ordered!(TaskId, |id| (u128::from_be_bytes(id.0), 0));
 
 /// Returns the 128 bits as 25 characters of base 36, most significant first, padded with zeros.
 fn base36(bits: [u8; 16]) -> String {
@@ -83,7 +116,20 @@ shown!(TaskId, |id| id.0);
 mod tests {
     use alloc::string::ToString;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_are_in_the_order_of_their_bytes(one in any::<[u8; 32]>(), other in any::<[u8; 32]>(), same in 0_usize..33) {
+            let mut other = other;
+            other[..same].copy_from_slice(&one[..same]);
+            prop_assert_eq!(NodeId(one).cmp(&NodeId(other)), one.cmp(&other));
+            let half = |bytes: [u8; 32]| bytes.as_chunks::<16>().0[0];
+            prop_assert_eq!(TaskId(half(one)).cmp(&TaskId(half(other))), half(one).cmp(&half(other)));
+        }
+    }
 
     #[test]
     fn ids_are_25_characters_of_base_36() {

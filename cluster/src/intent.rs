@@ -74,6 +74,8 @@ pub struct Intent {
     sum: Sum,
     bytes: usize,
     changes: u64,
+    /// As many of the changes as registers had.
+    declared: u64,
 }
 
 impl Intent {
@@ -92,6 +94,7 @@ impl Intent {
             sum: Sum::default(),
             bytes: 0,
             changes: 0,
+            declared: 0,
         }
     }
 
@@ -134,6 +137,11 @@ impl Intent {
     /// Returns a number that grows with each change.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Returns a number that grows with each change of a register: a plan depends on no other.
+    pub fn declared(&self) -> u64 {
+        self.declared
     }
 
     /// Returns what is known here, by actor.
@@ -336,7 +344,7 @@ impl Intent {
         self.served.refresh(key, register);
         self.conflicted.refresh(key, register);
         self.graves.refresh(key, register);
-        self.changes += 1;
+        (self.changes, self.declared) = (self.changes + 1, self.declared + 1);
     }
 }
 

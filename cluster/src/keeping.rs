@@ -64,7 +64,8 @@ impl Cluster {
         for actor in &known.actors {
             self.note_stored(from, actor);
         }
-        if known.span == Span::ALL && known.parts.is_all() {
+        let news = self.acknowledged.of(&from) < self.intent.last_grave();
+        if news && known.span == Span::ALL && known.parts.is_all() {
             let theirs: BTreeMap<_, _> = known.actors.iter().map(|known| (known.actor, known)).collect();
             let knows = |dot: &Dot| {
                 let known = theirs.get(&dot.actor);

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod agent;
+pub mod bytes;
 pub mod clock;
 pub mod config;
 pub mod crdt;
@@ -80,6 +81,8 @@ pub struct Cluster {
     plan: Plan,
     /// The changes of intent, membership and reports of which the plan was made.
     planned: Option<[u64; 3]>,
+    /// As many of these changes as the plan depends on.
+    basis: [u64; 3],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
     /// How much of this node's own report was pushed.
@@ -154,6 +157,7 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
+            basis: [0; 3],
             digests: None,
             pushed: reports::Head::default(),
             agent_due: false,

@@ -101,6 +101,8 @@ pub struct Membership {
     health: Health,
     timers: Timers,
     changes: u64,
+    /// As many of the changes as a plan depends on.
+    standing: u64,
     /// The digest of the member list, and the number of changes for which it holds.
     digest: Option<(u64, [u8; 32])>,
     actions: VecDeque<MembershipAction>,
@@ -156,6 +158,7 @@ impl Membership {
             health: Health::default(),
             timers,
             changes: 1,
+            standing: 1,
             digest: None,
             actions: VecDeque::new(),
         };
@@ -185,7 +188,7 @@ impl Membership {
             self.unconfirmed.insert(member.id);
         }
         self.members.insert(member.id, member);
-        self.changes += 1;
+        (self.changes, self.standing) = (self.changes + 1, self.standing + 1);
     }
 
     /// Takes in a message of a peer whose identity is proven.
@@ -309,6 +312,12 @@ impl Membership {
     /// Returns a number that grows whenever [`Self::members`] changes.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Returns a number that grows whenever a member comes or goes, or says other things of itself: suspicions and
+    /// incarnations, which are most of the changes, do not matter to a plan.
+    pub fn standing(&self) -> u64 {
+        self.standing
     }
 
     /// Sends a message with what the receiver should hear of itself, `first`, and what is to be told anyway.

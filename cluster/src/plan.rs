@@ -96,19 +96,15 @@ fn own_order(intent: &Intent) -> usize {
     usize::from(mutation::on(Mutation::PlanByOwner) && intent.actor().node.0[0] % 2 == 1)
 }
 
-/// Computes the plan from an earlier one after a change of the reports alone: names follow from them, and where a node is
-/// paused, what stays there.
-pub fn follow_reports(
-    earlier: Plan,
-    shoal: &[u8; 32],
-    intent: &Intent,
-    membership: &Membership,
-    reports: &Reports,
-) -> Plan {
-    if intent.nodes().values().any(|node| node.spec.availability == Availability::Pause) {
-        return follow(earlier, shoal, intent, membership, reports);
-    }
+/// Computes the plan from an earlier one after a change of the reports alone, while no node [holds any](holds_any):
+/// names follow from them.
+pub fn follow_reports(earlier: Plan, intent: &Intent, membership: &Membership, reports: &Reports) -> Plan {
     with_names(earlier, intent, membership, reports)
+}
+
+/// Tells whether some node is paused, so that it holds what it runs: placement depends on reports then.
+pub fn holds_any(intent: &Intent) -> bool {
+    intent.nodes().values().any(|node| node.spec.availability == Availability::Pause)
 }
 
 /// Completes a plan whose assignments and blocks are up to date.

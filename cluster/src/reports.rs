@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use self::item::{Item, ItemKey};
 pub use self::node::NodeReport;
 use self::task::TaskReport;
-use crate::id::{NodeId, TaskId};
+use crate::id::{NodeId, ServiceId, TaskId};
 use crate::limits::{CLAIM_JUMP_MAX, ERROR_BYTES_MAX, NODES_MAX, TASKS_PER_NODE_MAX};
+use crate::plan::addresses::Addresses;
 
 /// Which state of one node's report somebody has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,6 +46,7 @@ pub struct ReportRange {
     /// Whether this is all that the sender has of the report.
     pub complete: bool,
     /// Room for the signature of its node; empty so far.
+    #[serde(with = "crate::bytes")]
     pub signature: Vec<u8>,
 }
 
@@ -73,6 +75,23 @@ pub struct Reports {
     /// Nodes that came up, of which it is not known yet whether they still stand by what they said before.
     doubted: BTreeSet<NodeId>,
     changes: u64,
+    /// As many of the changes as plan and agent depend on.
+    answering: u64,
+    /// The tasks that run, of each node that runs any.
+    running: BTreeMap<NodeId, Vec<Running>>,
+}
+
+/// A task that runs, as far as names are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Whose it is.
+    pub service: ServiceId,
+    /// Which replica.
+    pub slot: u32,
+    /// Which task.
+    pub id: TaskId,
+    /// Where it answers.
+    pub addresses: Addresses,
 }
 
 impl Reports {
@@ -86,6 +105,8 @@ impl Reports {
             coming: BTreeMap::new(),
             doubted: BTreeSet::new(),
             changes: 0,
+            answering: 0,
+            running: BTreeMap::new(),
         }
     }
 
@@ -105,7 +126,7 @@ impl Reports {
     pub fn confirm(&mut self, node: &NodeId, theirs: Head) {
         if self.doubted.contains(node) && self.head(node) >= theirs {
             self.doubted.remove(node);
-            self.changes += 1;
+            (self.changes, self.answering) = (self.changes + 1, self.answering + 1);
         }
     }
 
@@ -125,11 +146,27 @@ impl Reports {
         self.changes
     }
 
+    /// Returns a number that grows whenever a task of any node comes to run or runs no longer, or a report that was in
+    /// doubt is confirmed.
+    pub fn answering(&self) -> u64 {
+        self.answering
+    }
+
+    /// Returns the nodes that report tasks that run, in order, with these.
+    pub fn running(&self) -> impl Iterator<Item = (&NodeId, &[Running])> {
+        self.running.iter().map(|(node, tasks)| (node, tasks.as_slice()))
+    }
+
     /// Returns the state of each report here, in order of node; this node's only once it has begun.
     pub fn heads(&self) -> impl Iterator<Item = (NodeId, Head)> {
         let told = self.nodes.iter().filter(|(node, _)| self.begun || **node != self.own);
-        let mut heads: BTreeMap<NodeId, Head> = told.map(|(&node, report)| (node, report.head())).collect();
-        heads.extend(self.coming.iter().map(|(&node, report)| (node, report.head())));
+        let mut heads: Vec<(NodeId, Head)> = told.map(|(&node, report)| (node, report.head())).collect();
+        for (node, report) in &self.coming {
+            match heads.binary_search_by_key(node, |(node, _)| *node) {
+                Ok(place) => heads[place].1 = report.head(),
+                Err(place) => heads.insert(place, (*node, report.head())),
+            }
+        }
         heads.into_iter()
     }
 
@@ -153,14 +190,14 @@ impl Reports {
             return;
         }
         cut(&mut report.error, ERROR_BYTES_MAX);
-        own.put(&Item::task(0, report));
-        self.changes += 1;
+        let answers = own.put(&Item::task(0, report));
+        self.count_change(self.own, answers);
     }
 
     /// Withdraws one task of this node.
     pub fn retract_task(&mut self, id: &TaskId) {
-        if self.own().withdraw(&ItemKey::Task(*id)) {
-            self.changes += 1;
+        if let Some(answers) = self.own().withdraw(&ItemKey::Task(*id)) {
+            self.count_change(self.own, answers);
         }
     }
 
@@ -210,15 +247,17 @@ impl Reports {
         }
         let followed = match self.nodes.get_mut(&node) {
             Some(report) if upto.same_edition(&report.head()) => {
-                let followed = report.follow(range);
-                self.changes += u64::from(followed == Followed::New);
+                let (followed, answers) = report.follow(range);
+                if followed == Followed::New {
+                    self.count_change(node, answers);
+                }
                 followed
             }
             Some(report) if upto < report.head() => Followed::Known,
             Some(_) | None => self.follow_edition(range),
         };
         if followed == Followed::New && !self.coming.contains_key(&node) {
-            self.doubted.remove(&node);
+            self.answering += u64::from(self.doubted.remove(&node));
         }
         followed
     }
@@ -233,7 +272,7 @@ impl Reports {
             Some(_) | None => true,
         };
         let mut report = if fresh { NodeReport::new(upto) } else { self.coming[&node].clone() };
-        let followed = report.follow(range);
+        let (followed, _) = report.follow(range);
         if followed != Followed::New {
             return followed;
         }
@@ -243,8 +282,22 @@ impl Reports {
         } else {
             self.coming.insert(node, report);
         }
-        self.changes += 1;
+        self.count_change(node, range.complete);
         followed
+    }
+
+    /// Counts a change of a node's report; `answers` says whether a task came to run or runs no longer.
+    fn count_change(&mut self, node: NodeId, answers: bool) {
+        self.changes += 1;
+        if answers {
+            self.answering += 1;
+            let running: Vec<Running> = self.nodes.get(&node).into_iter().flat_map(NodeReport::running).collect();
+            if running.is_empty() {
+                self.running.remove(&node);
+            } else {
+                self.running.insert(node, running);
+            }
+        }
     }
 
     fn own(&mut self) -> &mut NodeReport {

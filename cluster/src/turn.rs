@@ -100,11 +100,17 @@ impl Cluster {
         }
         let present = [self.intent.changes(), self.membership.changes(), self.reports.changes()];
         let overlooked = mutation::on(Mutation::StalePlan) && present[2].is_multiple_of(3);
-        let changed = self.planned != Some(present) && !overlooked;
-        if changed {
-            self.replan(present);
-            self.views = None;
+        if self.planned == Some(present) || overlooked {
+            return self.follow_plan(false);
         }
+        let changed = self.replan();
+        self.planned = Some(present);
+        self.views = None;
+        self.follow_plan(changed)
+    }
+
+    /// Lets the agent follow the plan if it or what else the agent depends on has changed.
+    fn follow_plan(&mut self, changed: bool) -> bool {
         let acts = self.rounds.settling() == Settling::Settled && (changed || self.agent_due);
         self.agent_due &= !acts;
         if acts {
@@ -113,17 +119,22 @@ impl Cluster {
         changed || acts
     }
 
-    /// Computes the plan of the planes at these changes.
-    fn replan(&mut self, present: [u64; 3]) {
+    /// Computes as much of the plan as depends on what changed in the planes; tells whether anything does.
+    fn replan(&mut self) -> bool {
         let (intent, membership, reports) = (&self.intent, &self.membership, &self.reports);
-        let only_reports = self.planned.is_some_and(|planned| planned[..2] == present[..2]);
-        let earlier = core::mem::take(&mut self.plan);
-        self.plan = if only_reports {
-            plan::follow_reports(earlier, &self.config.shoal, intent, membership, reports)
+        let basis = [intent.declared(), membership.standing(), reports.answering()];
+        let only_reports = self.planned.is_some() && self.basis[..2] == basis[..2];
+        // What runs on paused nodes stays there, so that there all of the reports matters.
+        if !only_reports || plan::holds_any(intent) {
+            let earlier = core::mem::take(&mut self.plan);
+            self.plan = plan::follow(earlier, &self.config.shoal, intent, membership, reports);
+        } else if self.basis[2] != basis[2] {
+            self.plan = plan::follow_reports(core::mem::take(&mut self.plan), intent, membership, reports);
         } else {
-            plan::follow(earlier, &self.config.shoal, intent, membership, reports)
-        };
-        self.planned = Some(present);
+            return false;
+        }
+        self.basis = basis;
+        true
     }
 
     fn drain_membership(&mut self) {

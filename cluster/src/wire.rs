@@ -5,9 +5,11 @@
 
 use alloc::vec::Vec;
 
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bytes::Slice;
 use crate::limits::{MESSAGE_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// The wire version that this code speaks.
@@ -17,15 +19,18 @@ pub const WIRE_VERSION_OLDEST: u16 = 1;
 /// What an envelope adds to its body at most, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = 16;
 
+const CONFIG: Configuration<LittleEndian, Varint, Limit<RECORD_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<RECORD_BYTES_MAX>();
+
 /// What lies in an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     /// The wire version of its sender.
     pub version: u16,
     /// What the body is; numbered by whoever sends such bodies.
     pub kind: u16,
     /// The body, encoded.
-    pub body: Vec<u8>,
+    pub body: &'a [u8],
 }
 
 /// Bytes do not decode. Nothing was changed.
@@ -59,8 +64,7 @@ impl WireError {
 
 /// Returns the encoded value.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let config = bincode::config::standard().with_limit::<RECORD_BYTES_MAX>();
-    bincode::serde::encode_to_vec(value, config).expect("our own types always encode")
+    bincode::serde::encode_to_vec(value, CONFIG).expect("our own types always encode")
 }
 
 /// Decodes a value that takes all of the bytes.
@@ -73,31 +77,34 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 
 /// Returns the value in an envelope of this kind.
 pub fn seal<T: Serialize>(kind: u16, value: &T) -> Vec<u8> {
-    encode(&(WIRE_VERSION, kind, encode(value)))
+    encode(&(WIRE_VERSION, kind, Slice(&encode(value))))
 }
 
 /// Opens an envelope of at most `bytes_max` bytes.
-pub fn open(bytes: &[u8], bytes_max: usize) -> Result<Envelope, WireError> {
+pub fn open(bytes: &[u8], bytes_max: usize) -> Result<Envelope<'_>, WireError> {
     if bytes.len() > bytes_max {
         return Err(WireError::Length);
     }
-    let (version, kind, body) = decode(bytes)?;
+    let decoded = bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(|_| WireError::Malformed)?;
+    let ((version, kind, body), used): ((u16, u16, &[u8]), usize) = decoded;
+    if used != bytes.len() {
+        return Err(WireError::Trailing);
+    }
     if version < WIRE_VERSION_OLDEST {
         return Err(WireError::Version);
     }
     Ok(Envelope { version, kind, body })
 }
 
-impl Envelope {
+impl Envelope<'_> {
     /// Decodes the body. Bytes after its end are an error, unless the sender is newer and may have added fields.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        if self.version > WIRE_VERSION { Ok(decode_prefix(&self.body)?.0) } else { decode(&self.body) }
+        if self.version > WIRE_VERSION { Ok(decode_prefix(self.body)?.0) } else { decode(self.body) }
     }
 }
 
 fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), WireError> {
-    let config = bincode::config::standard().with_limit::<RECORD_BYTES_MAX>();
-    bincode::serde::decode_from_slice(bytes, config).map_err(|_| WireError::Malformed)
+    bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|_| WireError::Malformed)
 }
 
 const _: () = assert!(MESSAGE_BYTES_MAX <= RECORD_BYTES_MAX, "one limit for both");

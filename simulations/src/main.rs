@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shoal_simulations::{dissemination, membership};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulate whole shoals under faults, deterministically.
 ///
 /// Exit status: 0 all came right, 1 a result was wrong, 2 the command or a file is wrong, 3 something did not come right

@@ -208,7 +208,7 @@ impl World {
             Event::Timer { node, run } => self.timer(node, run),
             Event::Lost { node, run, peer } => {
                 if self.nodes[node].run == run {
-                    self.input(node, Input::PeerLost(node_id(peer)));
+                    self.input(node, Input::PeerLost(self.nodes[peer].id));
                 }
             }
             Event::Started { node, id } => self.started(node, id),

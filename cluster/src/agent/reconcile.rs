@@ -26,16 +26,15 @@ enum Verdict {
 impl Agent {
     /// Returns this node's block if it has one with IPv4; claims one if not, also after another node won it.
     pub(super) fn settle_block(&mut self, sources: Sources<'_>) -> Option<Block> {
-        let blocks: BTreeMap<u16, NodeId> = sources.intent.blocks().collect();
-        let own = blocks.iter().filter(|(_, node)| **node == self.own).map(|(number, _)| *number).min();
+        let own = sources.intent.blocks().find(|(_, node)| *node == self.own).map(|(number, _)| number);
         if let Some(lost) = self.claimed.filter(|_| self.claimed != own)
-            && let Some(to) = blocks.get(&lost).filter(|node| **node != self.own)
+            && let Some((_, to)) = sources.intent.blocks().find(|(number, node)| *number == lost && *node != self.own)
         {
-            self.actions.push_back(AgentAction::Notify(Event::BlockLost { to: *to }));
+            self.actions.push_back(AgentAction::Notify(Event::BlockLost { to }));
         }
         self.claimed = own;
         if own.is_none()
-            && let Some(number) = block::choose(&self.own, &blocks.keys().copied().collect())
+            && let Some(number) = block::choose(&self.own, &sources.intent.blocks().map(|(number, _)| number).collect())
         {
             self.actions.push_back(AgentAction::ClaimBlock(number));
         }

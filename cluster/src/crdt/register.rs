@@ -23,10 +23,13 @@ pub struct Version {
     /// When it was written, by its author's hybrid clock.
     pub stamp: Stamp,
     /// What was written, encoded; absent for a tombstone.
+    #[serde(with = "crate::bytes::optional")]
     pub value: Option<Vec<u8>>,
     /// Room for the id of its author's certificate; empty so far.
+    #[serde(with = "crate::bytes")]
     pub author: Vec<u8>,
     /// Room for its author's signature over all of the above; empty so far.
+    #[serde(with = "crate::bytes")]
     pub signature: Vec<u8>,
 }
 

@@ -61,8 +61,8 @@ impl Membership {
 
     /// Takes over this node's own changed record: makes it durable, then tells it.
     pub(super) fn tell_own(&mut self, now: Instant) {
-        self.members.insert(self.own.id, self.own.clone());
-        self.changes += 1;
+        let before = self.members.insert(self.own.id, self.own.clone());
+        self.count_change(before.as_ref(), &self.own.clone());
         if !mutation::on(Mutation::IncarnationNotPersisted) {
             self.act(MembershipAction::Persist(self.own.clone()));
         }
@@ -72,6 +72,12 @@ impl Membership {
     /// Returns this node's own record as an update.
     pub(super) fn own_update(&self) -> Update {
         Update { member: self.own.clone(), accuser: self.own.id }
+    }
+
+    fn count_change(&mut self, before: Option<&Member>, now: &Member) {
+        self.changes += 1;
+        let same = |before: &Member| before.state.is_up() == now.state.is_up() && before.meta == now.meta;
+        self.standing += u64::from(!before.is_some_and(same));
     }
 
     /// Suspects a member that did not answer this node; one that is suspect already is accused by one more.
@@ -170,7 +176,7 @@ impl Membership {
         let known = self.members.insert(id, member.clone());
         let before = known.as_ref().map(|known| known.state);
         let was_up = before.is_some_and(MemberState::is_up);
-        self.changes += 1;
+        self.count_change(known.as_ref(), &member);
         if from != self.own.id {
             self.unconfirmed.remove(&id);
         }

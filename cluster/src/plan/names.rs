@@ -10,7 +10,6 @@ use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
 use crate::plan::addresses::{Addresses, Block};
 use crate::reports::Reports;
-use crate::reports::task::TaskState;
 
 /// The zone in which service names live, without the final dot.
 pub const ZONE: &str = "shoal.internal";
@@ -32,11 +31,11 @@ pub(super) fn names(
     blocks: &BTreeMap<NodeId, Block>,
 ) -> Names {
     let mut running: BTreeMap<ServiceId, BTreeMap<(u32, TaskId), Addresses>> = BTreeMap::new();
-    for (node, report) in
-        reports.iter().filter(|(node, _)| membership.is_up(node) || mutation::on(Mutation::NamesOfTheDead))
+    for (node, tasks) in
+        reports.running().filter(|(node, _)| membership.is_up(node) || mutation::on(Mutation::NamesOfTheDead))
     {
         let Some(block) = blocks.get(node) else { continue };
-        for task in report.tasks.values().filter(|task| task.state == TaskState::Running) {
+        for task in tasks {
             if task.addresses.iter().all(|address| block.contains(address)) {
                 running.entry(task.service).or_default().insert((task.slot, task.id), task.addresses);
             }

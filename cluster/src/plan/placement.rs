@@ -159,12 +159,17 @@ pub struct Placement {
 
 impl Placement {
     /// Places every slot. Nodes and services beyond [`NODES_MAX`] and [`SERVICES_MAX`], in order of id, do not count.
-    pub fn of(mut inputs: Inputs) -> Self {
+    pub fn of(inputs: Inputs) -> Self {
+        Self::default().again(inputs)
+    }
+
+    /// Places every slot of other inputs. The result is that of [`Placement::of`], a little sooner.
+    fn again(&self, mut inputs: Inputs) -> Self {
         inputs.nodes.sort_by_key(|node| node.id);
         inputs.nodes.truncate(NODES_MAX);
         inputs.services.sort_by_key(|service| service.id);
         inputs.services.truncate(SERVICES_MAX);
-        let (field, branches) = Field::new(&inputs.nodes, &inputs.services);
+        let (field, branches) = Field::new(&inputs.nodes, &inputs.services, &self.field.nodes);
         let mut placement = Self { inputs, field, ..Self::default() };
         placement.number(&branches);
         placement.hold_pinned();

@@ -190,7 +190,7 @@ proptest! {
                 let fewer = self::intent(&services[..services.len() / 2], &[(1, 12)]);
                 let before = plan(&SHOAL, &fewer, &membership(&[(1, MemberState::Down)]), &Reports::new(id(0), 1));
                 let unheard = follow(before, &SHOAL, &intent, &members, &Reports::new(id(0), 1));
-                return follow_reports(unheard, &SHOAL, &intent, &members, &reports);
+                return follow_reports(unheard, &intent, &members, &reports);
             }
             plan(&SHOAL, &intent, &members, &reports)
         };

@@ -18,8 +18,10 @@ pub struct Item {
     /// What kind of item.
     pub kind: u16,
     /// Which one, encoded as the kind prescribes.
+    #[serde(with = "crate::bytes")]
     pub key: Vec<u8>,
     /// What it is, encoded as the kind prescribes; absent if it was withdrawn.
+    #[serde(with = "crate::bytes::optional")]
     pub value: Option<Vec<u8>>,
 }
 

@@ -5,8 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::item::{Body, Item, ItemKey};
-use super::task::TaskReport;
-use super::{Followed, Head, ReportRange};
+use super::task::{TaskReport, TaskState};
+use super::{Followed, Head, ReportRange, Running};
 use crate::id::{NodeId, TaskId};
 use crate::limits::{CLAIM_JUMP_MAX, IMAGE_BYTES_MAX, IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
 use crate::wire;
@@ -49,23 +49,24 @@ impl NodeReport {
         self.head.seq += 1;
     }
 
-    /// Adds or replaces an item of this node's own report.
-    pub(super) fn put(&mut self, item: &Item) {
+    /// Adds or replaces an item of this node's own report. Tells whether a task came to run or runs no longer.
+    pub(super) fn put(&mut self, item: &Item) -> bool {
         self.touch();
         let (key, body) = item.read().expect("an item of one's own decodes");
-        self.set(key, self.head.seq, body);
+        let answers = self.set(key, self.head.seq, body);
         self.forget();
+        answers
     }
 
-    /// Withdraws an item of this node's own report; tells whether it was there.
-    pub(super) fn withdraw(&mut self, key: &ItemKey) -> bool {
+    /// Withdraws an item of this node's own report; none if it was not there. Tells whether a task runs no longer.
+    pub(super) fn withdraw(&mut self, key: &ItemKey) -> Option<bool> {
         if !self.holds(key) {
-            return false;
+            return None;
         }
         self.touch();
-        self.set(key.clone(), self.head.seq, Body::Withdrawn);
+        let answers = self.set(key.clone(), self.head.seq, Body::Withdrawn);
         self.forget();
-        true
+        Some(answers)
     }
 
     /// Replaces the images of this node's own report; tells whether they changed.
@@ -130,32 +131,33 @@ impl NodeReport {
         Some(range)
     }
 
-    /// Takes in a range of this edition from its node or a relay.
-    pub(super) fn follow(&mut self, range: &ReportRange) -> Followed {
+    /// Takes in a range of this edition from its node or a relay. Tells whether a task came to run or runs no longer.
+    pub(super) fn follow(&mut self, range: &ReportRange) -> (Followed, bool) {
         debug_assert!(range.upto.same_edition(&self.head), "the plane picks the edition");
         if range.upto <= self.head {
-            return Followed::Known;
+            return (Followed::Known, false);
         }
         if range.after > self.head.seq {
-            return Followed::Gap;
+            return (Followed::Gap, false);
         }
         if range.upto.seq - self.head.seq > CLAIM_JUMP_MAX {
-            return Followed::Refused("a report jumps too far");
+            return (Followed::Refused("a report jumps too far"), false);
         }
         let items = match check(range) {
             Ok(items) => items,
-            Err(reason) => return Followed::Refused(reason),
+            Err(reason) => return (Followed::Refused(reason), false),
         };
         if self.order.len() + items.len() > 2 * ITEMS_PER_NODE_MAX {
-            return Followed::Refused("a report has too many items");
+            return (Followed::Refused("a report has too many items"), false);
         }
+        let mut answers = false;
         for (seq, key, body) in items {
             if seq > self.head.seq && self.has_room(&key, &body) {
-                self.set(key, seq, body);
+                answers |= self.set(key, seq, body);
             }
         }
         self.head = range.upto;
-        Followed::New
+        (Followed::New, answers)
     }
 
     /// Tells whether an item that is not withdrawn is here.
@@ -186,7 +188,9 @@ impl NodeReport {
         }
     }
 
-    fn set(&mut self, key: ItemKey, seq: u64, body: Body) {
+    /// Puts an item at its place. Tells whether a task came to run or runs no longer, or runs elsewhere.
+    fn set(&mut self, key: ItemKey, seq: u64, body: Body) -> bool {
+        let before = self.answer(&key);
         match (&key, body) {
             (ItemKey::Task(id), Body::Task(report)) => drop(self.tasks.insert(*id, report)),
             (ItemKey::Task(id), Body::Withdrawn) => drop(self.tasks.remove(id)),
@@ -200,11 +204,29 @@ impl NodeReport {
                 debug_assert!(false, "a body is of its key's kind");
             }
         }
+        let answers = self.answer(&key) != before;
         if let Some(before) = self.seqs.insert(key.clone(), seq) {
             self.order.remove(&before);
         }
         self.order.insert(seq, key);
+        answers
     }
+
+    /// Returns its tasks that run.
+    pub(super) fn running(&self) -> impl Iterator<Item = Running> {
+        self.tasks.values().filter_map(running)
+    }
+
+    /// Returns what names can say of an item.
+    fn answer(&self, key: &ItemKey) -> Option<Running> {
+        let ItemKey::Task(id) = key else { return None };
+        self.tasks.get(id).and_then(running)
+    }
+}
+
+fn running(task: &TaskReport) -> Option<Running> {
+    let TaskReport { id, service, slot, addresses, state, .. } = *task;
+    (state == TaskState::Running).then_some(Running { service, slot, id, addresses })
 }
 
 /// Reads the items of a range, which must ascend and lie in it.

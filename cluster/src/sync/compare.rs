@@ -27,15 +27,15 @@ pub struct Planes<'a> {
 }
 
 impl Planes<'_> {
-    /// Returns what this node has, as hashes.
-    pub fn digests(&self) -> Digests {
+    /// Returns what this node has, as hashes. Of `same`, if given, the writes are still the same.
+    pub fn digests(&self, same: Option<Digests>) -> Digests {
         let all = Parts::default();
-        let (actors, heads) = (self.actors(&Span::ALL, &all), self.heads(&Span::ALL, &all));
-        let actors: Vec<&ActorKnown> = actors.values().collect();
-        let actors = wire::encode(&actors);
-        let writes = hash::digest("writes", &[&actors]);
-        let known = hash::digest("known", &[&actors, &wire::encode(&heads)]);
-        Digests { intent: self.intent.digest(), plan: self.plan, known, writes }
+        let (intent, writes) = match same {
+            Some(same) => (same.intent, same.writes),
+            None => (self.intent.digest(), hash::digest("writes", &[&wire::encode(&self.actors(&Span::ALL, &all))])),
+        };
+        let known = hash::digest("known", &[&writes, &wire::encode(&self.heads(&Span::ALL, &all))]);
+        Digests { intent, plan: self.plan, known, writes }
     }
 
     /// Returns what this node has, part by part, if it is too much to be told in full; no more parts than there are
@@ -68,8 +68,8 @@ impl Planes<'_> {
     /// its own.
     pub fn known(&self, digests: Digests, span: Span, parts: &Parts, asks: bool) -> Vec<Known> {
         let (actors, heads) = (self.actors(&span, parts), self.heads(&span, parts));
-        let mut weights: BTreeMap<NodeId, usize> = heads.keys().map(|node| (*node, HEAD_BYTES_MAX)).collect();
-        for known in actors.values() {
+        let mut weights: BTreeMap<NodeId, usize> = heads.iter().map(|(node, _)| (*node, HEAD_BYTES_MAX)).collect();
+        for known in &actors {
             *weights.entry(known.actor.node).or_default() += weight(known);
         }
         pieces(span, &weights)
@@ -80,7 +80,7 @@ impl Planes<'_> {
                 parts: parts.clone(),
                 asks,
                 actors: actors_within(&actors, &span),
-                reports: heads.range(span.first..=span.last).map(|(&node, &head)| (node, head)).collect(),
+                reports: heads.iter().filter(|(node, _)| span.contains(node)).copied().collect(),
             })
             .collect()
     }
@@ -97,9 +97,12 @@ impl Planes<'_> {
         let mut budget = BATCH_BYTES_MAX;
         let known = by_actor(theirs);
         let nothing = BTreeSet::new();
-        for actor in self.actors(&theirs.span, &theirs.parts).into_keys() {
-            let (upto, ahead) = known.get(&actor).map_or((0, &nothing), |known| (known.upto, &known.ahead));
-            let Some((range, complete)) = self.intent.range(actor, upto, ahead, budget) else { continue };
+        for own in self.actors(&theirs.span, &theirs.parts) {
+            let (upto, ahead) = find(&known, &own.actor).map_or((0, &nothing), |known| (known.upto, &known.ahead));
+            if own.upto <= upto && own.ahead.is_empty() {
+                continue;
+            }
+            let Some((range, complete)) = self.intent.range(own.actor, upto, ahead, budget) else { continue };
             let weight = 64 + range.entries.iter().map(Entry::weight).sum::<usize>();
             budget = budget.saturating_sub(weight);
             ranges.intent.push(range);
@@ -108,9 +111,10 @@ impl Planes<'_> {
                 return Some(ranges);
             }
         }
-        let heads: BTreeMap<NodeId, Head> = theirs.reports.iter().copied().collect();
-        for node in self.heads(&theirs.span, &theirs.parts).into_keys() {
-            let head = heads.get(&node).copied().unwrap_or_default();
+        let mut heads = theirs.reports.clone();
+        heads.sort_by_key(|(node, _)| *node);
+        for (node, _) in self.heads(&theirs.span, &theirs.parts) {
+            let head = heads.binary_search_by_key(&node, |(node, _)| *node).map_or(Head::default(), |at| heads[at].1);
             let Some(range) = self.reports.range(&node, head, budget) else { continue };
             let weight = 96 + range.items.iter().map(Item::weight).sum::<usize>();
             budget = budget.saturating_sub(weight);
@@ -141,7 +145,7 @@ impl Planes<'_> {
         let told = |node: &NodeId| theirs.span.contains(node) && theirs.parts.contains(node);
         let inside = self.intent.vector().iter().filter(|(actor, _)| told(&actor.node));
         inside
-            .map(|(actor, counter)| counter.saturating_sub(known.get(&actor).map_or(0, |known| known.upto)))
+            .map(|(actor, counter)| counter.saturating_sub(find(&known, &actor).map_or(0, |known| known.upto)))
             .fold(0, u64::saturating_add)
     }
 
@@ -165,22 +169,25 @@ impl Planes<'_> {
         repair
     }
 
-    fn actors(&self, span: &Span, parts: &Parts) -> BTreeMap<Actor, ActorKnown> {
+    /// Returns what is known of each actor in `span` and `parts`, in order.
+    fn actors(&self, span: &Span, parts: &Parts) -> Vec<ActorKnown> {
         let vector = self.intent.vector();
         let told = |node: &NodeId| span.contains(node) && parts.contains(node);
         let fresh = |actor, upto| ActorKnown { actor, upto, ahead: BTreeSet::new() };
-        let mut actors: BTreeMap<Actor, ActorKnown> = vector
-            .iter()
-            .filter(|(actor, _)| told(&actor.node))
-            .map(|(actor, upto)| (actor, fresh(actor, upto)))
-            .collect();
+        let known = vector.iter().filter(|(actor, _)| told(&actor.node));
+        let mut actors: Vec<ActorKnown> = known.map(|(actor, upto)| fresh(actor, upto)).collect();
         for (actor, ahead) in vector.pending().filter(|(actor, _)| told(&actor.node)) {
-            actors.entry(actor).or_insert_with(|| fresh(actor, 0)).ahead.clone_from(ahead);
+            let place = actors.binary_search_by_key(&actor, |known| known.actor).unwrap_or_else(|place| {
+                actors.insert(place, fresh(actor, 0));
+                place
+            });
+            actors[place].ahead.clone_from(ahead);
         }
         actors
     }
 
-    fn heads(&self, span: &Span, parts: &Parts) -> BTreeMap<NodeId, Head> {
+    /// Returns how far each report in `span` and `parts` goes, in order of node.
+    fn heads(&self, span: &Span, parts: &Parts) -> Vec<(NodeId, Head)> {
         self.reports.heads().filter(|(node, _)| span.contains(node) && parts.contains(node)).collect()
     }
 }
@@ -188,21 +195,34 @@ impl Planes<'_> {
 /// Below so many actors or nodes, what is known is told in full at once.
 const LINES_IN_FULL: usize = 64;
 
-/// Returns a hash of what is known of the nodes in each of `count` parts.
-fn sketched(actors: &BTreeMap<Actor, ActorKnown>, heads: &BTreeMap<NodeId, Head>, count: usize) -> Vec<u32> {
+/// Returns a hash of what is known of the nodes in each of `count` parts: the sum of the hashes of its lines.
+fn sketched(actors: &[ActorKnown], heads: &[(NodeId, Head)], count: usize) -> Vec<u32> {
     let of = u16::try_from(count).unwrap_or(1);
-    let mut parts: Vec<Vec<u8>> = alloc::vec![Vec::new(); count];
-    for known in actors.values() {
-        parts[usize::from(Parts::number(of, &known.actor.node))].extend(wire::encode(known));
+    let mut parts = alloc::vec![0_u64; count];
+    let mut add = |node: &NodeId, line: u64| {
+        let part = &mut parts[usize::from(Parts::number(of, node))];
+        *part = part.wrapping_add(line);
+    };
+    for ActorKnown { actor, upto, ahead } in actors {
+        let words = [1, actor.epoch, *upto].into_iter().chain(ahead.iter().copied());
+        add(&actor.node, hash::quick(actor.node.words().into_iter().chain(words)));
     }
-    for line in heads {
-        parts[usize::from(Parts::number(of, line.0))].extend(wire::encode(&line));
+    for (node, Head { epoch, edition, seq }) in heads {
+        let words = [2, *epoch, u64::from(*edition), *seq];
+        add(node, hash::quick(node.words().into_iter().chain(words)));
     }
-    parts.iter().map(|part| (hash::rank64("part", &[part]) >> 32) as u32).collect()
+    parts.iter().map(|part| (part >> 32) as u32).collect()
 }
 
-fn by_actor(known: &Known) -> BTreeMap<Actor, &ActorKnown> {
-    known.actors.iter().map(|known| (known.actor, known)).collect()
+/// Returns what was told of each actor, in order.
+fn by_actor(known: &Known) -> Vec<&ActorKnown> {
+    let mut actors: Vec<&ActorKnown> = known.actors.iter().collect();
+    actors.sort_by_key(|known| known.actor);
+    actors
+}
+
+fn find<'a>(actors: &[&'a ActorKnown], actor: &Actor) -> Option<&'a ActorKnown> {
+    actors.binary_search_by_key(actor, |known| known.actor).ok().map(|place| actors[place])
 }
 
 /// What one line of [`Known::reports`] takes in a message at most, in bytes.
@@ -215,9 +235,9 @@ fn weight(known: &ActorKnown) -> usize {
 
 /// Returns the actors in a span. One node that has more of them than a message holds is cut short: what is left out
 /// is at worst sent again.
-fn actors_within(actors: &BTreeMap<Actor, ActorKnown>, span: &Span) -> Vec<ActorKnown> {
+fn actors_within(actors: &[ActorKnown], span: &Span) -> Vec<ActorKnown> {
     let mut left = 2 * BATCH_BYTES_MAX;
-    let inside = actors.values().filter(|known| span.contains(&known.actor.node));
+    let inside = actors.iter().filter(|known| span.contains(&known.actor.node));
     let fits = inside.take_while(|known| {
         let fits = weight(known) <= left;
         left = left.saturating_sub(weight(known));

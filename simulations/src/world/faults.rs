@@ -11,7 +11,6 @@ use shoal_cluster::seed::Stream;
 use shoal_cluster::{Command, Input, TaskId, clock, wire};
 
 use super::{Event, World};
-use crate::node::node_id;
 use crate::step::Step;
 use crate::workload;
 
@@ -224,8 +223,8 @@ impl World {
             1 => (0..3).for_each(|_| self.input(node, Input::Timeout)),
             2 => self.compact_now(node),
             3 if peer != node && self.network.connected(node, peer) => {
-                self.input(node, Input::PeerLost(node_id(peer)));
-                self.input(node, Input::PeerConnected(node_id(peer)));
+                self.input(node, Input::PeerLost(self.nodes[peer].id));
+                self.input(node, Input::PeerConnected(self.nodes[peer].id));
             }
             _ => {
                 if let Some(core) = self.core(node) {

@@ -7,7 +7,6 @@ use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, Task
 
 use super::{Event, REMEMBERED, RETRY, World};
 use crate::containers::Phase;
-use crate::node::node_id;
 use crate::options::{Fault, Sabotage};
 
 /// The kinds of messages that carry entries and reports: ranges, pushes and repairs (`docs/protocol.md#wire`).
@@ -26,15 +25,15 @@ impl World {
         self.trace.record(self.at_us, to, "deliver", &bytes);
         self.count("messages delivered");
         if self.network.connect(from, to) {
-            self.input(to, Input::PeerConnected(node_id(from)));
+            self.input(to, Input::PeerConnected(self.nodes[from].id));
             if self.nodes[from].hears(self.at_us) {
-                self.input(from, Input::PeerConnected(node_id(to)));
+                self.input(from, Input::PeerConnected(self.nodes[to].id));
             }
         }
         if self.sabotaged(to, Sabotage::DropDeltas) && carries_deltas(&bytes) {
             return;
         }
-        self.input(to, Input::Received { from: node_id(from), message: bytes });
+        self.input(to, Input::Received { from: self.nodes[from].id, message: bytes });
     }
 
     pub(super) fn timer(&mut self, node: usize, run: u64) {

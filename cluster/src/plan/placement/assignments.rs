@@ -137,7 +137,7 @@ impl Placement {
     /// Returns which node runs each slot.
     pub fn assignments(&self) -> Assignments {
         let nodes: Vec<NodeId> = self.field.nodes.iter().map(|node| node.id).collect();
-        let numbers = node_numbers(nodes.iter().copied());
+        let numbers = if self.globals.is_empty() { BTreeMap::new() } else { node_numbers(nodes.iter().copied()) };
         let services = self.services.iter().enumerate().map(|(index, service)| {
             let slots = match self.globals.get(&(index as u16)) {
                 Some(at) => Slots::Global(at.iter().map(|node| (numbers[&nodes[usize::from(*node)]], *node)).collect()),

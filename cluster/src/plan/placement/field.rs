@@ -88,9 +88,10 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// Makes the field; returns with it the branch of each service.
-    pub(super) fn new(nodes: &[NodeInput], services: &[ServiceInput]) -> (Self, Vec<usize>) {
-        let nodes_seen: Vec<Node> = nodes.iter().map(Node::new).collect();
+    /// Makes the field; returns with it the branch of each service. The hashes of nodes that were seen before are taken
+    /// over.
+    pub(super) fn new(nodes: &[NodeInput], services: &[ServiceInput], before: &[Node]) -> (Self, Vec<usize>) {
+        let nodes_seen: Vec<Node> = nodes.iter().map(|node| Node::new(node, before)).collect();
         let open = nodes_seen.iter().enumerate().filter(|(_, node)| node.open);
         let ring = Ring::new(open.map(|(index, node)| (index as u16, node.hash, node.points)));
         let mut field = Self { nodes: nodes_seen, ring, pools: Vec::new(), branches: Vec::new() };
@@ -195,11 +196,12 @@ impl Field {
 }
 
 impl Node {
-    fn new(input: &NodeInput) -> Self {
+    fn new(input: &NodeInput, before: &[Self]) -> Self {
+        let known = before.binary_search_by_key(&input.id, |node| node.id).ok();
         let carries = (input.capacity.nano_cpus / 500_000_000) + (input.capacity.memory_bytes >> 31);
         Self {
             id: input.id,
-            hash: hash::rank64("placement-node", &[&input.id.0]),
+            hash: known.map_or_else(|| hash::rank64("placement-node", &[&input.id.0]), |place| before[place].hash),
             points: carries.clamp(POINTS.0, POINTS.1) as u32,
             capacity: input.capacity,
             open: input.active,

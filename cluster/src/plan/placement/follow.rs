@@ -28,7 +28,7 @@ impl Placed {
         }
         match losses(before, &inputs) {
             Some(lost) => lost.iter().for_each(|node| self.placement.without(node)),
-            None => self.placement = Placement::of(inputs),
+            None => self.placement = self.placement.again(inputs),
         }
         self.assignments = self.placement.assignments();
         self.digest = self.assignments.digest();

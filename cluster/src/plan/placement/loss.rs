@@ -32,7 +32,8 @@ impl Placement {
     }
 
     fn renew(&mut self) {
-        *self = Self::of(core::mem::take(&mut self.inputs));
+        let inputs = core::mem::take(&mut self.inputs);
+        *self = self.again(inputs);
     }
 
     /// Tells whether nothing depends on the exact number of nodes.
