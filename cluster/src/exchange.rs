@@ -206,7 +206,9 @@ impl Cluster {
 
     /// Makes a learnt entry durable and passes it on.
     fn pass_on(&mut self, hops: u8, from: NodeId, entry: Entry) {
-        self.persist(&Record::Entry(entry.clone()));
+        if !mutation::on(Mutation::StoredNowhere) {
+            self.persist(&Record::Entry(entry.clone()));
+        }
         if hops > 0 {
             self.rumours.entry(hops, Some(from), entry);
         }

@@ -14,6 +14,7 @@ use crate::id::NodeId;
 use crate::intent::key::Key;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::membership::member::Role;
+use crate::mutation::{self, Mutation};
 use crate::record::Record;
 use crate::sync::message::{ActorKnown, Gone, Known, Message, Span};
 use crate::sync::rounds::Settling;
@@ -100,13 +101,16 @@ impl Cluster {
     /// Forgets the tombstones that all members know and that are older than the horizon.
     pub(crate) fn collect(&mut self) {
         let (now, horizon) = (self.now, self.config.tombstone_horizon);
-        if self.collect_at > now.mono {
+        if self.collect_at > now.mono || mutation::on(Mutation::NeverCollected) {
             return;
         }
         self.collect_at = now.mono + horizon / LOOKS;
         let own = self.own;
         let others = self.membership.members().values().filter(|member| member.id != own);
         let others = others.map(|member| (member.id, member.state.is_up()));
+        if mutation::on(Mutation::CollectedUnheard) {
+            self.intent.collect(self.intent.last_grave(), now.wall_ms);
+        }
         let upto = self.acknowledged.by_all(now.mono, horizon, self.intent.last_grave(), others);
         let horizon_ms = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX);
         let Some(before_ms) = now.wall_ms.checked_sub(horizon_ms) else { return };

@@ -44,11 +44,25 @@ pub enum Mutation {
     NamesOfTheDead,
     /// All nodes own the same IPv6 block.
     SharedBlock,
+    /// Nodes that are drained take tasks.
+    DrainIgnored,
+    /// Every node may run everything.
+    ConstraintsIgnored,
+    /// Everything fits everywhere.
+    RoomIgnored,
+    /// A node says of others' writes that they are on its disk, and they are not.
+    StoredNowhere,
+    /// Tombstones are forgotten before all members know them.
+    CollectedUnheard,
+    /// Tombstones are never forgotten.
+    NeverCollected,
+    /// A forecast leaves a node out of account that is lost or drained.
+    ForecastOfNothing,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 25] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -67,6 +81,13 @@ impl Mutation {
         Self::LostSlot,
         Self::NamesOfTheDead,
         Self::SharedBlock,
+        Self::DrainIgnored,
+        Self::ConstraintsIgnored,
+        Self::RoomIgnored,
+        Self::StoredNowhere,
+        Self::CollectedUnheard,
+        Self::NeverCollected,
+        Self::ForecastOfNothing,
     ];
 }
 

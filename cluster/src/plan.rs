@@ -22,7 +22,7 @@ use self::names::Names;
 use self::placement::{Assignments, Inputs, Placed};
 use self::routes::{PeerRoute, Routes};
 use crate::hash;
-use crate::id::NodeId;
+use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::node::Availability;
 use crate::membership::Membership;
@@ -54,6 +54,14 @@ impl Plan {
     /// Returns what the assignments were computed from: all that a forecast needs.
     pub fn inputs(&self) -> &Arc<Inputs> {
         self.wanted.inputs()
+    }
+
+    /// Tells whether a node meets a service's constraints; of those that are not known here it is assumed.
+    pub fn may_run(&self, node: &NodeId, service: &ServiceId) -> bool {
+        let Inputs { services, nodes, .. } = self.inputs().as_ref();
+        let service = services.binary_search_by_key(service, |service| service.id).ok().map(|place| &services[place]);
+        let node = nodes.binary_search_by_key(node, |node| node.id).ok().map(|place| &nodes[place]);
+        service.zip(node).is_none_or(|(service, node)| service.may_run_on(node))
     }
 }
 

@@ -2,26 +2,36 @@
 
 mod addresses;
 mod agreement;
+mod constraints;
+pub(crate) mod copies;
 mod detection;
+mod drained;
 mod durability;
+pub(crate) mod forecast;
+mod graves;
 mod names;
 mod relay;
 mod replicas;
+mod room;
 pub(crate) mod watch;
 
 use crate::world::World;
 
 pub(crate) use detection::unnoticed;
+pub(crate) use graves::kept;
 pub(crate) use names::stale;
 
 /// A checker's name and what it found, or nothing.
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
 /// Every checker of a healed world, the cheap ones first.
-const ALL: [Checker; 6] = [
+const ALL: [Checker; 9] = [
     ("agreement", agreement::check),
     ("relay", relay::check),
     ("replicas", replicas::check),
+    ("drained", drained::check),
+    ("constraints", constraints::check),
+    ("room", room::check),
     ("names", names::check),
     ("addresses", addresses::check),
     ("durability", durability::check),

@@ -12,8 +12,10 @@ pub(crate) struct Disk {
     records: Vec<Vec<u8>>,
     /// How many records the last snapshot had.
     snapshot: usize,
-    /// Starts of the node, durable before its core is made.
+    /// Starts of the node since its disk was lost, durable before its core is made.
     epoch: u64,
+    /// Starts of the node, whatever became of its disk.
+    starts: u64,
     /// A deliberate bug: appends are forgotten.
     lying: bool,
     /// Takes nothing more until then, in microseconds of virtual time.
@@ -34,7 +36,16 @@ const COMPACT_ABOVE: usize = 400;
 impl Disk {
     /// Returns an empty disk; a lying one says that records are durable and forgets them.
     pub(crate) fn new(lying: bool, random: Stream) -> Self {
-        Self { records: Vec::new(), snapshot: 0, epoch: 0, lying, full_until_us: 0, sync_fails: false, random }
+        Self {
+            records: Vec::new(),
+            snapshot: 0,
+            epoch: 0,
+            starts: 0,
+            lying,
+            full_until_us: 0,
+            sync_fails: false,
+            random,
+        }
     }
 
     /// Makes a batch of records durable.
@@ -81,13 +92,14 @@ impl Disk {
             return Err(DiskFailed);
         }
         self.epoch += 1;
+        self.starts += 1;
         Ok(self.epoch)
     }
 
-    /// Loses the log. The count of starts is kept apart from it and stays.
+    /// Loses everything, the count of starts included: the core must find an epoch that it never had by itself.
     pub(crate) fn lose(&mut self) {
         self.records.clear();
-        self.snapshot = 0;
+        (self.snapshot, self.epoch) = (0, 0);
     }
 
     /// Ends what ails it.
@@ -100,8 +112,8 @@ impl Disk {
         &self.records
     }
 
-    /// Returns the present count of starts.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+    /// Returns how often the node was started, which it may not know itself.
+    pub(crate) fn starts(&self) -> u64 {
+        self.starts
     }
 }

@@ -1,5 +1,7 @@
 //! One simulated machine: a real core, its disk, its containers and its clocks.
 
+use std::time::Duration;
+
 use shoal_cluster::config::Config;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
@@ -9,6 +11,10 @@ use shoal_cluster::{Cluster, NodeId, Now, RestoreError, hash};
 use crate::clock::Clock;
 use crate::containers::Containers;
 use crate::disk::Disk;
+use crate::options::Options;
+
+/// The fingerprint of the simulated shoal's CA.
+pub(crate) const SHOAL: [u8; 32] = [7; 32];
 
 /// One machine.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) refuses_until_us: u64,
     /// When it started last.
     pub(crate) started_us: u64,
+    /// When it lost its disk last; 0 if never.
+    pub(crate) lost_us: u64,
     /// The greatest incarnation that it may have told anybody.
     pub(crate) told: u64,
     contacts: Contacts,
@@ -69,6 +77,7 @@ impl Node {
             slow: (0, 0),
             refuses_until_us: 0,
             started_us: 0,
+            lost_us: 0,
             told: 0,
             contacts,
             meta,
@@ -76,14 +85,17 @@ impl Node {
     }
 
     /// Starts the daemon from what is on the disk.
-    pub(crate) fn start(&mut self, at_us: u64, seed: &[u8; 32], pace: u32) -> Result<(), StartError> {
+    pub(crate) fn start(&mut self, at_us: u64, seed: &[u8; 32], options: &Options) -> Result<(), StartError> {
         let epoch = self.disk.bump_epoch(at_us).map_err(|_| StartError::Disk)?;
         self.run += 1;
         self.crash_in = None;
         self.timer_us = None;
         self.started_us = at_us;
-        let config = paced(Config::new([7; 32], epoch, self.meta.clone(), self.contacts.clone()), pace);
-        let seed = hash::digest("node-run", &[seed, &self.id.0, &epoch.to_be_bytes()]);
+        let mut config = paced(Config::new(SHOAL, epoch, self.meta.clone(), self.contacts.clone()), options.pace);
+        if let Some(horizon_s) = options.horizon_s {
+            config.tombstone_horizon = Duration::from_secs(horizon_s);
+        }
+        let seed = hash::digest("node-run", &[seed, &self.id.0, &self.disk.starts().to_be_bytes()]);
         let records = self.disk.records().to_vec();
         let core = Cluster::restore(self.id, config, seed, self.now(at_us), records.into_iter());
         self.core = Some(core.map_err(StartError::Restore)?);

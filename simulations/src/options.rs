@@ -129,6 +129,12 @@ pub struct Options {
     /// Whether in the end all nodes but one are lost, which must serve everything.
     #[serde(default)]
     pub survivor: bool,
+    /// Whether a node is drained and put back after the liveness phase.
+    #[serde(default)]
+    pub drain: bool,
+    /// How long tombstones are kept, in seconds; as long as the core keeps them by default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon_s: Option<u64>,
     /// A deliberate bug of the world, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sabotage: Option<Sabotage>,
@@ -167,6 +173,8 @@ impl Options {
         let faults = Fault::all().iter().copied().filter(|_| random.below(100) < likely).collect();
         let safety_s = 20 + random.below(50);
         let survivor = random.below(4) == 0 && nodes <= SURVIVOR_NODES_MAX;
+        let drain = random.below(4) == 0 && nodes >= 2;
+        let horizon_s = Some(2 + random.below(20)).filter(|_| random.below(3) == 0 && nodes <= SURVIVOR_NODES_MAX);
         // Large worlds spend long in starting up, and a lone survivor in noticing the losses one by one.
         let liveness_s = default_liveness() + nodes as u64 * if survivor { 10 } else { 1 };
         Self {
@@ -180,6 +188,8 @@ impl Options {
             services: default_services(),
             loss: true,
             survivor,
+            drain,
+            horizon_s,
             sabotage: None,
         }
     }
@@ -217,6 +227,12 @@ impl fmt::Display for Options {
         }
         if self.survivor {
             write!(f, ", one survives")?;
+        }
+        if self.drain {
+            write!(f, ", one is drained")?;
+        }
+        if let Some(horizon_s) = self.horizon_s {
+            write!(f, ", tombstones for {horizon_s} s")?;
         }
         self.sabotage.map_or(Ok(()), |sabotage| write!(f, ", sabotage {sabotage:?}"))
     }

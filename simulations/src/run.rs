@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::node::{Availability, NodeSpec};
 use shoal_cluster::intent::service::{ImageRef, ServiceSpec, TaskSpec};
+use shoal_cluster::plan::forecast::Change;
 use shoal_cluster::{Command, Receipt};
 
-use crate::checkers;
+use crate::checkers::{self, forecast};
 use crate::report::{Moved, Outcome, Report};
 use crate::script::Script;
 use crate::world::{World, kept_out};
@@ -21,6 +23,11 @@ const DETECTION_MAX: Duration = Duration::from_secs(12);
 const GATHER: Duration = Duration::from_secs(2);
 /// How often the age of stale answers is sampled while faults last.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// How long tombstones may stay beyond twice the horizon, and for each node: all pairs must have compared once.
+const BURIAL_S: u64 = 60;
+const BURIAL_EACH_S: u64 = 15;
+/// How often is looked whether they are gone.
+const BURIAL_LOOK: Duration = Duration::from_secs(1);
 /// The service that is created where one node is left.
 const LAST: &str = "last";
 
@@ -73,12 +80,15 @@ fn liveness(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
         world.heal();
         report.rejoined = Some(settle(world)?.took);
     }
+    if world.options.drain {
+        drain(world)?;
+    }
     if world.options.survivor {
         survive(world, report)?;
         world.heal();
         settle(world)?;
     }
-    Ok(())
+    bury(world)
 }
 
 /// The end of a wait: how long it took, and what the nodes said to each other when all was right.
@@ -123,6 +133,7 @@ fn lose(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
     let needed = world.nodes[gone].containers.running().count() as u64;
     let started = |world: &World| world.counts.get("containers started").copied().unwrap_or(0);
     let (began, before) = (world.at_us, started(world));
+    let foreseen = forecast::foresee(world, Change::Fail(world.nodes[gone].id));
     world.unplug(gone);
     let looks = LOOK * world.options.pace;
     while !checkers::unnoticed(world, gone).is_empty() {
@@ -135,8 +146,58 @@ fn lose(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
     }
     let detected = Duration::from_micros(world.at_us - began);
     let replaced = settle(world)?.took;
+    forecast::check(world, foreseen, "the loss of a node").map_err(|what| Outcome::Wrong(vec![what]))?;
     (report.detected, report.replaced) = (Some(detected), Some(detected + replaced));
     report.moved = Some(Moved { started: started(world) - before, needed });
+    Ok(())
+}
+
+/// Drains a node, which must lead to the plan that was foreseen, and puts it back.
+fn drain(world: &mut World) -> Result<(), Outcome> {
+    let wrong = |what: String| Outcome::Wrong(vec![what]);
+    let node = world.options.stream("drained").below(world.nodes.len() as u64) as usize;
+    let (id, at) = (world.nodes[node].id, (node + 1) % world.nodes.len());
+    let before = availability(world, at, node);
+    let foreseen = forecast::foresee(world, Change::Drain(id));
+    set_availability(world, at, node, Availability::Drain).map_err(wrong)?;
+    settle(world)?;
+    forecast::check(world, foreseen, "draining a node").map_err(wrong)?;
+    set_availability(world, at, node, before).map_err(wrong)?;
+    settle(world)?;
+    Ok(())
+}
+
+fn availability(world: &mut World, at: usize, node: usize) -> Availability {
+    let id = world.nodes[node].id;
+    let wanted = world.core(at).and_then(|core| core.intent().nodes().get(&id).cloned());
+    wanted.map(|wanted| wanted.spec.availability).unwrap_or_default()
+}
+
+/// Lets an operator at node `at` write the availability of a node.
+fn set_availability(world: &mut World, at: usize, node: usize, availability: Availability) -> Result<(), String> {
+    let id = world.nodes[node].id;
+    let present = world.core(at).and_then(|core| core.intent().nodes().get(&id).cloned());
+    let (version, spec) = present.map_or((0, NodeSpec::default()), |present| (present.version, present.spec));
+    let spec = NodeSpec { availability, ..spec };
+    match world.command(at, Command::UpdateNode { node: id, version, spec }) {
+        Some(Ok(_)) => Ok(()),
+        other => Err(format!("drained: node {at} answers a write of node {node} with {other:?}")),
+    }
+}
+
+/// Promise 8: waits until tombstones are forgotten, if this run keeps them for a short time.
+fn bury(world: &mut World) -> Result<(), Outcome> {
+    let Some(horizon_s) = world.options.horizon_s else { return Ok(()) };
+    let patience = Duration::from_secs(2 * horizon_s + BURIAL_S + BURIAL_EACH_S * world.nodes.len() as u64);
+    let end = world.at_us + micros(patience * world.options.pace);
+    while !checkers::kept(world).is_empty() {
+        if world.at_us > end {
+            let text = format!("graves: nodes {:?} keep tombstones for ever", checkers::kept(world));
+            return Err(Outcome::NoProgress(vec![text]));
+        }
+        world.run_until(world.at_us + micros(BURIAL_LOOK * world.options.pace));
+    }
+    settle(world)?;
     Ok(())
 }
 
@@ -145,6 +206,9 @@ fn survive(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
     let last = world.options.stream("survivor").below(world.nodes.len() as u64) as usize;
     let began = world.at_us;
     (0..world.nodes.len()).filter(|node| *node != last).for_each(|node| world.unplug(node));
+    if availability(world, last, last) != Availability::Active {
+        set_availability(world, last, last, Availability::Active).map_err(|what| Outcome::Wrong(vec![what]))?;
+    }
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: None };
     let spec = ServiceSpec::new(Name::new(LAST).expect("a plain name"), 3, TaskSpec::new(image));
     let id = match world.command(last, Command::CreateService(spec)) {

@@ -31,6 +31,7 @@ pub fn draw(options: &Options) -> Vec<Timed> {
     }
     let mut steps = draft.steps;
     commands(options, &mut steps);
+    wants(options, &mut steps);
     steps.sort_by_key(|timed| timed.at_ms);
     steps
 }
@@ -46,6 +47,18 @@ fn commands(options: &Options, steps: &mut Vec<Timed>) {
         if random.below(1_000) < 3 {
             let (node, back_ms) = (random.below(options.nodes as u64) as usize, 2_000 + random.below(DOWN_MS_MAX));
             steps.push(Timed { at_ms: quarter * 1_000 / COMMANDS, step: Step::Leave { node, back_ms } });
+        }
+    }
+}
+
+/// What operators want of nodes: rarer than what they want of services.
+fn wants(options: &Options, steps: &mut Vec<Timed>) {
+    let mut random = options.stream("operators of nodes");
+    for second in 1..options.safety_s {
+        let (node, at) = (random.below(options.nodes as u64) as usize, random.below(options.nodes as u64) as usize);
+        let roll = random.next() >> 1;
+        if random.below(400) < options.commands_percent {
+            steps.push(Timed { at_ms: second * 1_000 + 100, step: Step::Want { node, at, roll } });
         }
     }
 }
@@ -222,7 +235,8 @@ mod tests {
         options.safety_s = 600;
         options.faults.clear();
         let quiet = draw(&options);
-        assert!(quiet.iter().all(|timed| matches!(timed.step, Step::Write { .. } | Step::Leave { .. })), "{quiet:?}");
+        let calm = |step: &Step| matches!(step, Step::Write { .. } | Step::Want { .. } | Step::Leave { .. });
+        assert!(quiet.iter().all(|timed| calm(&timed.step)), "{quiet:?}");
         let silent = [Fault::Loss, Fault::Delay, Fault::Reorder, Fault::Duplicate, Fault::Truncate];
         let passive = [Fault::TornWrite, Fault::SlowPull];
         for fault in Fault::all().iter().filter(|fault| !silent.contains(fault) && !passive.contains(fault)) {

@@ -28,6 +28,15 @@ pub enum Step {
         /// Decides between create, update, scale and remove, and with which values.
         roll: u64,
     },
+    /// An operator writes what is wanted of a node; `roll` decides between availabilities and labels.
+    Want {
+        /// Of which.
+        node: usize,
+        /// At which node it is written.
+        at: usize,
+        /// Decides what.
+        roll: u64,
+    },
     /// An operator lets a node leave, and brings it back.
     Leave {
         /// Which.

@@ -1,13 +1,17 @@
-//! The workload: operators who create, update, scale and remove services, and the ledger of what they were told.
+//! The workload: operators who create, update, scale and remove services, who drain, pause and label nodes, and the ledger of what they were told.
 //!
 //! Each service has one operator, at one node, so that what must be true at the end is known: the last write that
 //! was acknowledged, or one tried after it. Services named `shared…` are written from everywhere: there, any write
 //! that was tried may win, but all nodes must agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_cluster::intent::constraint::{Constraint, Spread};
+use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
-use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::node::{Availability, NodeSpec};
+use shoal_cluster::intent::service::{ImageRef, Mode, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::record::Record;
 use shoal_cluster::{Command, CommandError, Receipt};
 
 use crate::checkers::watch;
@@ -17,6 +21,10 @@ use crate::world::World;
 pub(crate) const WRITE_LABEL: &str = "write";
 /// Of four services one is written by everybody.
 const SHARED_OF: u64 = 4;
+/// The label of nodes by which services choose and spread.
+const ZONE: &str = "zone";
+/// One in so many nodes may be paused or drained.
+const IDLE_PART: usize = 3;
 /// Most replicas that operators ask for.
 const REPLICAS_MAX: u64 = 8;
 
@@ -82,11 +90,7 @@ fn note(
         None => world.ledger.services.entry(name.to_owned()).or_default().unanswered.push(wanted),
         Some(Ok(_)) => {
             world.ledger.acknowledged += 1;
-            if let Some(core) = &world.nodes[node].core
-                && let Err(what) = watch::durable(core, &world.nodes[node].disk, name)
-            {
-                world.ledger.violations.push(format!("durability: node {node} {what}"));
-            }
+            hold_to(world, node, &Key::service(&Name::new(name).expect("a plain name")));
             if shared {
                 return;
             }
@@ -95,30 +99,65 @@ fn note(
             history.before.append(&mut history.unanswered);
             history.acknowledged = Some(wanted);
         }
-        Some(Err(error)) => {
-            let text = format!("node {node} refused a write that was made from its own view: {error}");
-            world.ledger.violations.push(format!("durability: {text}"));
-        }
+        Some(Err(error)) => world.ledger.violations.push(refused(node, &error)),
     }
 }
 
-/// A disk is about to be lost: what no other node that is up holds yet may be gone with it, and is not held against
-/// the shoal.
+/// Lets an operator write what is wanted of a node: drained, paused, active, or in another zone.
+pub(crate) fn want(world: &mut World, node: usize, at: usize, roll: u64) {
+    if !world.nodes[at].hears(world.at_us) {
+        return;
+    }
+    let (id, most) = (world.nodes[node].id, world.nodes.len() / IDLE_PART);
+    let Some(core) = world.core(at) else { return };
+    let wanted = core.intent().nodes();
+    let idle = wanted.values().filter(|node| node.spec.availability != Availability::Active).count();
+    let (version, mut spec) =
+        wanted.get(&id).map_or((0, NodeSpec::default()), |present| (present.version, present.spec.clone()));
+    match roll % 5 {
+        0 if idle < most => spec.availability = Availability::Drain,
+        1 if idle < most => spec.availability = Availability::Pause,
+        0..=2 => spec.availability = Availability::Active,
+        _ => drop(spec.labels.insert(ZONE.to_owned(), zone(roll >> 8))),
+    }
+    match world.command(at, Command::UpdateNode { node: id, version, spec }) {
+        // It may not have heard of that node, or of so many others that it could not answer.
+        None | Some(Err(CommandError::NoSuchNode(_))) => {}
+        Some(Ok(_)) => {
+            world.count("writes of nodes");
+            hold_to(world, at, &Key::node(&id));
+        }
+        Some(Err(error)) => world.ledger.violations.push(refused(at, &error)),
+    }
+}
+
+/// Looks for an acknowledged write on its writer's disk.
+fn hold_to(world: &mut World, node: usize, key: &Key) {
+    if let Some(core) = &world.nodes[node].core
+        && let Err(what) = watch::durable(core, &world.nodes[node].disk, key)
+    {
+        world.ledger.violations.push(format!("durability: node {node} {what}"));
+    }
+}
+
+fn refused(node: usize, error: &CommandError) -> String {
+    format!("durability: node {node} refused a write that was made from its own view: {error}")
+}
+
+/// A disk is about to be lost: what is on no other may be gone with it, and is not held against the shoal.
 pub(crate) fn forget_unshared(world: &mut World, node: usize) {
-    let others: Vec<BTreeMap<String, u64>> = world
-        .up()
-        .filter(|(index, _)| *index != node)
-        .map(|(_, core)| {
-            let written = core.intent().services().filter_map(|service| Some((service, number(service)?)));
-            written.map(|(service, write)| (service.spec.name.folded().to_owned(), write)).collect()
+    let others = world.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+    let records = others.flat_map(|(_, other)| other.disk.records());
+    let held: BTreeSet<(String, u64)> = records
+        .filter_map(|record| match Record::decode(record) {
+            Ok(Record::Entry(entry)) => entry.service(),
+            Ok(_) | Err(_) => None,
         })
+        .filter_map(|service| Some((service.spec.name.folded().to_owned(), number(&service)?)))
         .collect();
     for (name, history) in &mut world.ledger.services {
-        let homed =
-            name.trim_start_matches("own").parse::<usize>().is_ok_and(|number| number % world.options.nodes == node);
         let last = history.acknowledged.flatten();
-        let shared = last.is_some() && others.iter().any(|services| services.get(name).copied() == last);
-        if homed && !shared {
+        if !last.is_some_and(|last| held.contains(&(name.clone(), last))) {
             history.unanswered.extend(history.acknowledged.take());
             history.unanswered.append(&mut history.before);
         }
@@ -133,6 +172,7 @@ pub(crate) fn number(service: &Service) -> Option<u64> {
 fn update(service: Service, write: u64, roll: u64) -> Command {
     let Service { id, version, mut spec, .. } = service;
     spec.replicas = replicas(roll);
+    place(&mut spec, roll);
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
     if (roll >> 16) % 100 < 30 {
         spec.task.env = vec![format!("WRITE={write}")];
@@ -144,7 +184,32 @@ fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
     let mut spec = ServiceSpec::new(Name::new(name).expect("a plain name"), replicas(roll), TaskSpec::new(image));
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
+    spec.mode = if (roll >> 28) % 100 < 10 { Mode::Global } else { Mode::Replicated };
+    place(&mut spec, roll);
     spec
+}
+
+/// Says where the tasks may run and what they reserve; half of the services ask for nothing.
+fn place(spec: &mut ServiceSpec, roll: u64) {
+    let constraint = |text: &str| vec![Constraint::parse(text).expect("a plain constraint")];
+    spec.placement = PlacementSpec::default();
+    match (roll >> 36) % 100 {
+        0..12 => spec.placement.constraints = constraint(&format!("node.labels.{ZONE}=={}", zone(roll >> 8))),
+        12..20 => spec.placement.constraints = constraint(&format!("node.hostname!=node{}", (roll >> 8) % 4)),
+        20..32 => {
+            spec.placement.spread = vec![Spread::parse(&format!("node.labels.{ZONE}")).expect("a plain preference")];
+        }
+        32..42 => spec.placement.replicas_per_node_max = 2,
+        _ => {}
+    }
+    spec.reserved = Reserved::default();
+    if (roll >> 44) % 100 < 30 {
+        spec.reserved = Reserved { nano_cpus: 250_000_000 << ((roll >> 52) % 3), memory_bytes: 256 << 20 };
+    }
+}
+
+fn zone(roll: u64) -> String {
+    ["a", "b", "c"][(roll % 3) as usize].to_owned()
 }
 
 fn replicas(roll: u64) -> u32 {

@@ -239,7 +239,7 @@ impl World {
         let seed = seed_bytes(self.options.seed);
         self.trace.record(self.at_us, node, "start", &[]);
         self.count("node starts");
-        match self.nodes[node].start(self.at_us, &seed, self.options.pace) {
+        match self.nodes[node].start(self.at_us, &seed, &self.options) {
             Ok(()) => {}
             Err(StartError::Disk) => {
                 self.count("starts refused by a full disk");

@@ -8,6 +8,7 @@ use super::placement::{Amounts, Assignments, Inputs, NodeInput, Placement};
 use crate::hash;
 use crate::id::{NodeId, ServiceId};
 use crate::limits::NODES_MAX;
+use crate::mutation::{self, Mutation};
 
 /// Something that could happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,9 @@ impl Forecast {
 
 impl Change {
     fn apply(&self, inputs: &mut Inputs) {
+        if mutation::on(Mutation::ForecastOfNothing) {
+            return;
+        }
         match self {
             Self::Fail(id) => {
                 inputs.nodes.retain(|node| node.id != *id);

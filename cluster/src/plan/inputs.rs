@@ -9,6 +9,7 @@ use crate::intent::node::Availability;
 use crate::intent::service::{Mode, Service, ServiceSpec};
 use crate::membership::Membership;
 use crate::membership::member::{Member, NodeMeta, Role};
+use crate::mutation::{self, Mutation};
 use crate::reports::Reports;
 use crate::reports::task::TaskState;
 
@@ -47,7 +48,15 @@ fn node(member: &Member, intent: &Intent) -> NodeInput {
         labels: wanted.map(|spec| spec.labels.clone()).unwrap_or_default(),
         engine_labels: meta.labels.clone(),
         capacity: capacity(meta),
-        active: availability(intent, &member.id) == Availability::Active,
+        active: takes_tasks(availability(intent, &member.id)),
+    }
+}
+
+fn takes_tasks(availability: Availability) -> bool {
+    match availability {
+        Availability::Active => true,
+        Availability::Drain => mutation::on(Mutation::DrainIgnored),
+        Availability::Pause => false,
     }
 }
 

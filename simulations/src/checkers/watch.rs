@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use shoal_cluster::intent::key::Key;
-use shoal_cluster::intent::name::Name;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Cluster, ServiceId, TaskOrder};
 
@@ -67,9 +66,10 @@ impl Watch {
     pub(crate) fn stops(&self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
         let Some(core) = &nodes[node].core else { return Ok(()) };
         let slot = (order.service, order.slot);
-        let wanted = core.intent().service(&order.service).is_some_and(|service| {
-            service.revision == order.revision && (1..=service.spec.replicas).contains(&order.slot)
-        });
+        let wanted = core
+            .intent()
+            .service(&order.service)
+            .is_some_and(|service| service.revision == order.revision && service.spec.has_slot(order.slot));
         let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);
         let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
@@ -95,17 +95,16 @@ impl Watch {
     }
 }
 
-/// A write was acknowledged: what its writer holds of that service is on its own disk.
-pub(crate) fn durable(core: &Cluster, disk: &Disk, service: &str) -> Result<(), String> {
-    let key = Key::service(&Name::new(service).expect("a plain name"));
-    for version in core.intent().versions(&key) {
+/// A write was acknowledged: what its writer holds of that register is on its own disk.
+pub(crate) fn durable(core: &Cluster, disk: &Disk, key: &Key) -> Result<(), String> {
+    for version in core.intent().versions(key) {
         let written = disk.records().iter().rev().any(|record| match Record::decode(record) {
             Ok(Record::Entry(entry)) => entry.version.dot == version.dot,
             Ok(Record::Start(_) | Record::Vector(_) | Record::Member(_) | Record::Collected(_) | Record::Gone(_))
             | Err(_) => false,
         });
         if !written {
-            return Err(format!("acknowledged a write of {service} that is not on its disk"));
+            return Err(format!("acknowledged a write of {} that is not on its disk", key.name));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use shoal_cluster::seed::Stream;
 use shoal_cluster::{Command, Input, TaskId, clock, wire};
 
 use super::{Event, World};
+use crate::checkers;
 use crate::step::Step;
 use crate::workload;
 
@@ -28,6 +29,7 @@ impl World {
         let wrap = |node: usize| node % nodes;
         match *step {
             Step::Write { service, node, roll } => workload::write(self, service, wrap(node), roll),
+            Step::Want { node, at, roll } => workload::want(self, wrap(node), wrap(at), roll),
             Step::Leave { node, back_ms } => self.leave(wrap(node), back_ms),
             Step::Split { ref side } => {
                 self.network.split(side.iter().copied().map(wrap).collect());
@@ -82,9 +84,13 @@ impl World {
     }
 
     fn lose_disk(&mut self, node: usize, down_ms: u64) {
+        if let Err(what) = checkers::copies::check(self, node) {
+            self.ledger.violations.push(format!("copies: node {node} {what}"));
+        }
         workload::forget_unshared(self, node);
         self.stop_node(node, true);
         self.nodes[node].disk.lose();
+        self.nodes[node].lost_us = self.at_us;
         self.nodes[node].told = 0;
         self.count("disks lost");
         self.queue_at(Duration::from_millis(down_ms), Event::Restart { node });
@@ -189,7 +195,7 @@ impl World {
         self.stop_node(node, false);
         let at_us = self.at_us;
         let machine = &mut self.nodes[node];
-        let actor = Actor { node: machine.id, epoch: machine.disk.epoch() };
+        let actor = Actor { node: machine.id, epoch: machine.disk.starts() };
         let counter = 1 + last_counter(machine.disk.records(), actor);
         let wall_ms = machine.now(at_us).wall_ms;
         let entry = Entry {

@@ -106,7 +106,7 @@ impl Field {
             }
             let pool = *pools.entry(root).or_insert_with(|| {
                 let eligible = |node: &(usize, &NodeInput)| {
-                    node.1.active && is_eligible(service, node.1) && service.reserved.fits(&node.1.capacity)
+                    node.1.active && service.may_run_on(node.1) && service.reserved.fits(&node.1.capacity)
                 };
                 let members = nodes.iter().enumerate().filter(eligible).map(|(index, _)| index as u16).collect();
                 field.add_pool(members)
@@ -207,11 +207,6 @@ impl Node {
             open: input.active,
         }
     }
-}
-
-/// Tells whether a node may run a service's tasks, its size apart.
-pub(super) fn is_eligible(service: &ServiceInput, node: &NodeInput) -> bool {
-    service.constraints.iter().all(|constraint| node.meets(constraint)) && node.runs(&service.platforms)
 }
 
 /// Services with the same key may use the same nodes.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::id::{NodeId, ServiceId};
 use crate::intent::constraint::{Attribute, Constraint, Spread};
+use crate::mutation::{self, Mutation};
 
 /// Amounts of what is reserved and what a node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,14 @@ impl ServiceInput {
             spread: Vec::new(),
             replicas_per_node_max: 0,
         }
+    }
+}
+
+impl ServiceInput {
+    /// Tells whether a node may run its tasks, their size apart.
+    pub fn may_run_on(&self, node: &NodeInput) -> bool {
+        let meets = |constraint| node.meets(constraint) || mutation::on(Mutation::ConstraintsIgnored);
+        self.constraints.iter().all(meets) && node.runs(&self.platforms)
     }
 }
 

@@ -167,7 +167,7 @@ proptest! {
                     let mates = assignments.of(&node.id).filter(|(of, _)| *of == service.id).count() as u32;
                     let free = node.capacity.minus(used.get(&node.id).copied().unwrap_or_default());
                     let fits = service.reserved.fits(&free)
-                        && field::is_eligible(service, node)
+                        && service.may_run_on(node)
                         && (service.replicas_per_node_max == 0 || mates < service.replicas_per_node_max);
                     prop_assert!(!fits, "slot {slot} fits on {}", node.hostname);
                 }
