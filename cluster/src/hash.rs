@@ -14,6 +14,34 @@ pub fn digest(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// A digest of a set that is kept up to date in constant time per change: the sum, in four lanes of 64 bits, of the digests
+/// of what is in it. The order of changes does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum([u64; 4]);
+
+impl Sum {
+    /// Takes in one element by its digest.
+    pub fn add(&mut self, element: &[u8; 32]) {
+        self.change(element, u64::wrapping_add);
+    }
+
+    /// Takes out an element that is in it.
+    pub fn remove(&mut self, element: &[u8; 32]) {
+        self.change(element, u64::wrapping_sub);
+    }
+
+    /// Hashes the sum once more, so that a digest tells nothing of its summands.
+    pub fn digest(&self, domain: &str) -> [u8; 32] {
+        digest(domain, &self.0.map(u64::to_be_bytes).each_ref().map(<[u8; 8]>::as_slice))
+    }
+
+    fn change(&mut self, element: &[u8; 32], with: fn(u64, u64) -> u64) {
+        for (lane, bytes) in self.0.iter_mut().zip(element.as_chunks::<8>().0) {
+            *lane = with(*lane, u64::from_be_bytes(*bytes));
+        }
+    }
+}
+
 /// Returns a hash that tells lists of numbers of one length apart, and resists nobody: for where a collision that was
 /// made on purpose harms only its maker.
 pub fn quick(words: impl Iterator<Item = u64>) -> u64 {

@@ -74,8 +74,9 @@ pub struct Intent {
     sum: Sum,
     bytes: usize,
     changes: u64,
-    /// As many of the changes as registers had.
+    /// As many of the changes as placement depends on, and addresses.
     declared: u64,
+    claims: u64,
 }
 
 impl Intent {
@@ -95,6 +96,7 @@ impl Intent {
             bytes: 0,
             changes: 0,
             declared: 0,
+            claims: 0,
         }
     }
 
@@ -124,6 +126,11 @@ impl Intent {
         self.served.blocks()
     }
 
+    /// Returns the number of the IPv4 block that a node uses: of several that it holds, the least.
+    pub fn block_of(&self, node: &NodeId) -> Option<u16> {
+        self.served.block_of(node)
+    }
+
     /// Returns what operators want of nodes; nothing is there of those of which they have not said anything.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
         self.served.nodes()
@@ -139,9 +146,14 @@ impl Intent {
         self.changes
     }
 
-    /// Returns a number that grows with each change of a register: a plan depends on no other.
+    /// Returns a number that grows with each change of what operators want of services and nodes.
     pub fn declared(&self) -> u64 {
         self.declared
+    }
+
+    /// Returns a number that grows with each change of who holds which block.
+    pub fn claims(&self) -> u64 {
+        self.claims
     }
 
     /// Returns what is known here, by actor.
@@ -344,7 +356,12 @@ impl Intent {
         self.served.refresh(key, register);
         self.conflicted.refresh(key, register);
         self.graves.refresh(key, register);
-        (self.changes, self.declared) = (self.changes + 1, self.declared + 1);
+        self.changes += 1;
+        match key.kind() {
+            Some(Kind::Service | Kind::Node) => self.declared += 1,
+            Some(Kind::Block) => self.claims += 1,
+            None => {}
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl Cluster {
 
     /// Returns on how many other nodes' disks this node's write with this number is, as far as is known here.
     pub fn copies(&self, write: u64) -> usize {
-        self.copies.count(write)
+        if mutation::on(Mutation::CopiesOverstated) { self.others_up_count() } else { self.copies.count(write) }
     }
 
     /// Returns how many other members are up, which might store a write.
@@ -101,10 +101,13 @@ impl Cluster {
     /// Forgets the tombstones that all members know and that are older than the horizon.
     pub(crate) fn collect(&mut self) {
         let (now, horizon) = (self.now, self.config.tombstone_horizon);
-        if self.collect_at > now.mono || mutation::on(Mutation::NeverCollected) {
+        if self.collect_at > now.mono {
             return;
         }
         self.collect_at = now.mono + horizon / LOOKS;
+        if mutation::on(Mutation::NeverCollected) {
+            return;
+        }
         let own = self.own;
         let others = self.membership.members().values().filter(|member| member.id != own);
         let others = others.map(|member| (member.id, member.state.is_up()));

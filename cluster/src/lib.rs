@@ -82,7 +82,7 @@ pub struct Cluster {
     /// The changes of intent, membership and reports of which the plan was made.
     planned: Option<[u64; 3]>,
     /// As many of these changes as the plan depends on.
-    basis: [u64; 3],
+    basis: [u64; 4],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
     /// How much of this node's own report was pushed.
@@ -157,7 +157,7 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
-            basis: [0; 3],
+            basis: [0; 4],
             digests: None,
             pushed: reports::Head::default(),
             agent_due: false,
@@ -226,6 +226,11 @@ impl Cluster {
     /// Returns the membership plane, to read.
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// Returns the reports plane, to read.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// Returns the present plan, to read.

@@ -52,6 +52,8 @@ pub enum Mutation {
     RoomIgnored,
     /// A node says of others' writes that they are on its disk, and they are not.
     StoredNowhere,
+    /// A node takes it for granted that whoever is up has its writes.
+    CopiesOverstated,
     /// Tombstones are forgotten before all members know them.
     CollectedUnheard,
     /// Tombstones are never forgotten.
@@ -62,7 +64,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -85,6 +87,7 @@ impl Mutation {
         Self::ConstraintsIgnored,
         Self::RoomIgnored,
         Self::StoredNowhere,
+        Self::CopiesOverstated,
         Self::CollectedUnheard,
         Self::NeverCollected,
         Self::ForecastOfNothing,

@@ -21,7 +21,7 @@ pub(crate) use self::inputs::{capacity, reserved};
 use self::names::Names;
 use self::placement::{Assignments, Inputs, Placed};
 use self::routes::{PeerRoute, Routes};
-use crate::hash;
+use crate::hash::{self, Sum};
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::node::Availability;
@@ -42,8 +42,9 @@ pub struct Plan {
     pub version: u16,
     /// Of all the above: equal on two nodes if and only if they planned alike.
     pub digest: [u8; 32],
-    /// Of assignments and blocks alone.
+    /// Of assignments and blocks alone, and of blocks alone.
     placed: [u8; 32],
+    owned: Sum,
     /// What `placed` was when `digest` was computed.
     digested: [u8; 32],
     /// What the assignments were made of, and how.
@@ -87,16 +88,37 @@ pub fn follow(earlier: Plan, shoal: &[u8; 32], intent: &Intent, membership: &Mem
     let mut inputs = inputs::inputs(intent, membership, reports);
     inputs.nodes.drain(..own_order(intent).min(inputs.nodes.len()));
     let same = !wanted.follow(inputs);
-    let assignments = wanted.assignments().clone();
-    let blocks = blocks(shoal, intent, membership, &earlier.blocks);
-    let version = version(membership);
-    let same = same && blocks == earlier.blocks && version == earlier.version;
-    let placed = if same && earlier.placed != [0; 32] {
-        earlier.placed
-    } else {
-        digest_placed(version, &wanted.digest(), &blocks)
-    };
-    with_names(Plan { assignments, blocks, version, placed, wanted, ..earlier }, intent, membership, reports)
+    with_blocks(Plan { wanted, ..earlier }, same, shoal, intent, membership, reports)
+}
+
+/// Computes the plan from an earlier one after a change of the claims of blocks, and of reports.
+pub fn follow_claims(
+    earlier: Plan,
+    shoal: &[u8; 32],
+    intent: &Intent,
+    membership: &Membership,
+    reports: &Reports,
+) -> Plan {
+    with_blocks(earlier, true, shoal, intent, membership, reports)
+}
+
+/// Completes a plan whose placement is up to date; `same` says that it is that of the earlier plan.
+fn with_blocks(
+    mut plan: Plan,
+    same: bool,
+    shoal: &[u8; 32],
+    intent: &Intent,
+    membership: &Membership,
+    reports: &Reports,
+) -> Plan {
+    let (owned, version) = (plan.owned, version(membership));
+    follow_blocks(&mut plan, shoal, intent, membership);
+    if !same || owned != plan.owned || version != plan.version || plan.placed == [0; 32] {
+        plan.placed = digest_placed(version, &plan.wanted.digest(), &plan.owned);
+    }
+    plan.assignments = plan.wanted.assignments().clone();
+    plan.version = version;
+    with_names(plan, intent, membership, reports)
 }
 
 /// Returns by how many members a plan differs that depends on who computes it: none, but for the mutation.
@@ -136,35 +158,44 @@ pub fn routes(own: &NodeId, plan: &Plan, membership: &Membership) -> Routes {
     Routes { own, peers: peers.collect() }
 }
 
-/// Returns each member's block. A node that holds several IPv4 blocks uses the one with the least number. What is the
-/// same as before costs no hash.
-fn blocks(
-    shoal: &[u8; 32],
-    intent: &Intent,
-    membership: &Membership,
-    before: &BTreeMap<NodeId, Block>,
-) -> BTreeMap<NodeId, Block> {
-    let mut numbers: BTreeMap<NodeId, u16> = BTreeMap::new();
-    for (number, node) in intent.blocks().filter(|(number, _)| *number < addresses::BLOCK_COUNT) {
-        numbers.entry(node).and_modify(|least| *least = number.min(*least)).or_insert(number);
+/// Gives each member its block. A node that holds several IPv4 blocks uses the one with the least number. What is the same
+/// as before costs no hash.
+fn follow_blocks(plan: &mut Plan, shoal: &[u8; 32], intent: &Intent, membership: &Membership) {
+    let (members, owned) = (membership.members(), &mut plan.owned);
+    plan.blocks.retain(|id, block| {
+        let stays = members.contains_key(id);
+        if !stays {
+            owned.remove(&digest_block(id, block));
+        }
+        stays
+    });
+    for id in members.keys() {
+        let number = intent.block_of(id);
+        let before = plan.blocks.get(id).copied();
+        let block = match before {
+            Some(before) => before.renumbered(number),
+            None => Overlay::new(shoal).block(id, number),
+        };
+        if before == Some(block) {
+            continue;
+        }
+        if let Some(before) = before {
+            owned.remove(&digest_block(id, &before));
+        }
+        owned.add(&digest_block(id, &block));
+        plan.blocks.insert(*id, block);
     }
-    let overlay = Overlay::new(shoal);
-    let block = |id: &NodeId| {
-        let number = numbers.get(id).copied();
-        before.get(id).map_or_else(|| overlay.block(id, number), |before| before.renumbered(number))
-    };
-    membership.members().keys().map(|id| (*id, block(id))).collect()
 }
 
-/// Returns the digest of a canonical encoding: each part in its own order, lengths before what varies.
-fn digest_placed(version: u16, assigned: &[u8; 32], blocks: &BTreeMap<NodeId, Block>) -> [u8; 32] {
-    let mut owned = Vec::new();
-    for (node, block) in blocks {
-        owned.extend(node.0);
-        owned.extend(block.v4.map_or([0; 4], |v4| v4.octets()));
-        owned.extend(block.v6.octets());
-    }
-    hash::digest("placed", &[&version.to_be_bytes(), assigned, &owned])
+/// Returns the digest of who owns what, for one node.
+fn digest_block(node: &NodeId, block: &Block) -> [u8; 32] {
+    let v4 = block.v4.map_or([0; 4], |v4| v4.octets());
+    hash::digest("owned", &[&node.0, &v4, &block.v6.octets()])
+}
+
+/// Returns the digest of assignments and blocks.
+fn digest_placed(version: u16, assigned: &[u8; 32], owned: &Sum) -> [u8; 32] {
+    hash::digest("placed", &[&version.to_be_bytes(), assigned, &owned.digest("owned-all")])
 }
 
 /// Returns the digest of the whole plan, from that of its other parts and the names.

@@ -122,17 +122,21 @@ impl Cluster {
     /// Computes as much of the plan as depends on what changed in the planes; tells whether anything does.
     fn replan(&mut self) -> bool {
         let (intent, membership, reports) = (&self.intent, &self.membership, &self.reports);
-        let basis = [intent.declared(), membership.standing(), reports.answering()];
-        let only_reports = self.planned.is_some() && self.basis[..2] == basis[..2];
+        let basis = [intent.declared(), membership.standing(), intent.claims(), reports.answering()];
+        let same = |parts: core::ops::Range<usize>| self.planned.is_some() && self.basis[parts.clone()] == basis[parts];
         // What runs on paused nodes stays there, so that there all of the reports matters.
-        if !only_reports || plan::holds_any(intent) {
-            let earlier = core::mem::take(&mut self.plan);
-            self.plan = plan::follow(earlier, &self.config.shoal, intent, membership, reports);
-        } else if self.basis[2] != basis[2] {
-            self.plan = plan::follow_reports(core::mem::take(&mut self.plan), intent, membership, reports);
-        } else {
+        let replaces = !same(0..2) || plan::holds_any(intent);
+        if !replaces && same(2..4) {
             return false;
         }
+        let earlier = core::mem::take(&mut self.plan);
+        self.plan = if replaces {
+            plan::follow(earlier, &self.config.shoal, intent, membership, reports)
+        } else if same(2..3) {
+            plan::follow_reports(earlier, intent, membership, reports)
+        } else {
+            plan::follow_claims(earlier, &self.config.shoal, intent, membership, reports)
+        };
         self.basis = basis;
         true
     }

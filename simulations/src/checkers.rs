@@ -7,6 +7,7 @@ pub(crate) mod copies;
 mod detection;
 mod drained;
 mod durability;
+mod followed;
 pub(crate) mod forecast;
 mod graves;
 mod names;
@@ -25,8 +26,9 @@ pub(crate) use names::stale;
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
 /// Every checker of a healed world, the cheap ones first.
-const ALL: [Checker; 9] = [
+const ALL: [Checker; 10] = [
     ("agreement", agreement::check),
+    ("followed", followed::check),
     ("relay", relay::check),
     ("replicas", replicas::check),
     ("drained", drained::check),

@@ -144,7 +144,11 @@ impl Draft<'_> {
     fn disks(&mut self) {
         let node = self.node();
         if self.strikes(Fault::LostDisk, 2) {
-            let down_ms = 200 + self.random.below(DOWN_MS_MAX);
+            let (down_ms, roll) = (200 + self.random.below(DOWN_MS_MAX), self.roll());
+            // What was written a moment ago is nowhere else yet.
+            if roll % 2 == 0 {
+                self.push(Step::Write { service: node as u64, node, roll });
+            }
             self.push(Step::LoseDisk { node, down_ms });
         }
         if self.strikes(Fault::FullDisk, 3) {

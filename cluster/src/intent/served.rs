@@ -9,6 +9,7 @@ use super::service::Service;
 use crate::crdt::{Register, Version};
 use crate::hash;
 use crate::id::{NodeId, ServiceId};
+use crate::plan::addresses::BLOCK_COUNT;
 use crate::wire;
 
 /// Services by name and id, and blocks by number.
@@ -18,6 +19,8 @@ pub(super) struct Served {
     /// The names under which an id is served: one, unless its author is broken or hostile.
     ids: BTreeMap<ServiceId, BTreeSet<String>>,
     blocks: BTreeMap<u16, NodeId>,
+    /// The numbers of the blocks that each node holds.
+    held: BTreeMap<NodeId, BTreeSet<u16>>,
     nodes: BTreeMap<NodeId, NodeIntent>,
 }
 
@@ -40,6 +43,10 @@ impl Served {
 
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u16, NodeId)> {
         self.blocks.iter().map(|(&number, &node)| (number, node))
+    }
+
+    pub(super) fn block_of(&self, node: &NodeId) -> Option<u16> {
+        self.held.get(node)?.first().copied().filter(|number| *number < BLOCK_COUNT)
     }
 
     pub(super) fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
@@ -81,10 +88,22 @@ impl Served {
     fn refresh_block(&mut self, key: &Key, register: &Register) {
         let Some(number) = key.block_number() else { return };
         let claims = register.versions().iter().filter_map(claimant_of);
-        match claims.min_by_key(|node| (hash::digest("block-claim", &[&node.0]), *node)) {
+        let holder = claims.min_by_key(|node| (hash::digest("block-claim", &[&node.0]), *node));
+        let before = match holder {
             Some(node) => self.blocks.insert(number, node),
             None => self.blocks.remove(&number),
         };
+        if let Some(before) = before
+            && let Some(held) = self.held.get_mut(&before)
+        {
+            held.remove(&number);
+            if held.is_empty() {
+                self.held.remove(&before);
+            }
+        }
+        if let Some(node) = holder {
+            self.held.entry(node).or_default().insert(number);
+        }
     }
 }
 

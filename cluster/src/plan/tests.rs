@@ -198,7 +198,7 @@ proptest! {
         prop_assert_eq!(&one, &other);
         if !one.assignments.is_empty() {
             let elsewhere: Assignments = one.assignments.iter().map(|(slot, _)| (slot, id(77))).collect();
-            prop_assert_ne!(digest(&digest_placed(VERSION, &elsewhere.digest(), &one.blocks), &one.names), one.digest);
+            prop_assert_ne!(digest(&digest_placed(VERSION, &elsewhere.digest(), &one.owned), &one.names), one.digest);
         }
     }
 }
