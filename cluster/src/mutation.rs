@@ -60,10 +60,12 @@ pub enum Mutation {
     NeverCollected,
     /// A forecast leaves a node out of account that is lost or drained.
     ForecastOfNothing,
+    /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
+    NoRepair,
 }
 
 impl Mutation {
-    /// All of them.
+    /// All of them that must be caught.
     pub const ALL: [Self; 26] = [
         Self::DroppedDelta,
         Self::ReusedDot,

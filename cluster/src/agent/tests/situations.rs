@@ -1,4 +1,6 @@
 use super::*;
+use crate::intent::constraint::Constraint;
+use crate::intent::node::{Availability, NodeIntent, NodeSpec};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -409,4 +411,28 @@ fn what_runs_is_not_ended_for_what_does_not_run_yet_and_no_node_is_filled_beyond
         assert_eq!(after, slot, "with its room free the slot starts that the plan has here");
     }
     assert!(displaced > 0, "the plan never left the slot that ran without a node");
+}
+
+/// A label is taken off the only node that had it: no node may run the task any more, and this one does not go on.
+#[test]
+fn a_task_ends_where_its_constraints_are_met_no_longer_though_no_node_takes_it() {
+    let mut web = service(1, "web", 1, 1);
+    web.spec.placement.constraints = vec![Constraint::parse("node.labels.disk==ssd").expect("it is one")];
+    let mut world = World::new(&[web]);
+    world.assigned = None;
+    let label = |labels: &[(&str, &str)], version| NodeIntent {
+        node: id(0),
+        version,
+        spec: NodeSpec {
+            availability: Availability::Active,
+            labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        },
+    };
+    world.intent.write_node(1, &label(&[("disk", "ssd")], 1));
+    let mut world = world.recovered(Vec::new());
+    world.settle();
+    assert_eq!(world.running().len(), 1);
+    world.intent.write_node(2, &label(&[], 2));
+    world.settle();
+    assert_eq!(world.running(), []);
 }
