@@ -16,7 +16,7 @@ use shoal_simulations::workers;
 #[derive(Debug, clap::Args)]
 pub(crate) struct MutationArgs {
     /// Seeds within which each mutation must be caught
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// Simulate this many nodes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=100))]

@@ -417,7 +417,7 @@ fn what_runs_is_not_ended_for_what_does_not_run_yet_and_no_node_is_filled_beyond
 #[test]
 fn a_task_ends_where_its_constraints_are_met_no_longer_though_no_node_takes_it() {
     let mut web = service(1, "web", 1, 1);
-    web.spec.placement.constraints = vec![Constraint::parse("node.labels.disk==ssd").expect("it is one")];
+    web.spec.placement.constraints = alloc::vec![Constraint::parse("node.labels.disk==ssd").expect("it is one")];
     let mut world = World::new(&[web]);
     world.assigned = None;
     let label = |labels: &[(&str, &str)], version| NodeIntent {
