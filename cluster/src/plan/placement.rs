@@ -277,15 +277,16 @@ impl Placement {
         self.counts = counts;
     }
 
-    /// Returns how many slots of each tier each node may keep: what falls to it on average by what it can carry, and the
-    /// root of that more. Both numbers that this depends on are rounded, so that the limits rarely change.
-    fn limits(&self) -> Vec<Vec<u32>> {
+    /// Returns how many slots of each tier each of the nodes that `are` may keep: what falls to it on average by what it
+    /// can carry, and the root of that more. Both numbers that this depends on are rounded, so that the limits rarely
+    /// change.
+    fn limits(&self, are: impl Fn(u16) -> bool) -> Vec<Vec<(u16, u32)>> {
         const FRACTION: u32 = 20;
         let mut expected = alloc::vec![alloc::vec![0_u64; self.field.nodes.len()]; self.tiers.len()];
         for ((tier, pool), count) in &self.counts {
             let pool = &self.field.pools[*pool];
             let of_point = (ceil_to(5, *count) << FRACTION) / pool.weight();
-            for node in &pool.nodes {
+            for node in pool.nodes.iter().filter(|node| are(**node)) {
                 let node = usize::from(*node);
                 expected[*tier][node] += of_point * u64::from(self.field.nodes[node].points);
             }
@@ -294,13 +295,17 @@ impl Placement {
             let mean = expected.div_ceil(1 << FRACTION);
             u32::try_from(mean + mean.isqrt().max(1)).unwrap_or(u32::MAX)
         };
-        expected.into_iter().map(|of_tier| of_tier.into_iter().map(limit).collect()).collect()
+        let of_tier = |expected: Vec<u64>| {
+            let asked = (0..).zip(expected).filter(|(node, _)| are(*node));
+            asked.map(|(node, expected)| (node, limit(expected))).collect()
+        };
+        expected.into_iter().map(of_tier).collect()
     }
 
     fn set_limits(&mut self) {
-        for (tier, limits) in self.limits().into_iter().enumerate() {
-            for (desk, limit) in self.tiers[tier].desks.iter_mut().zip(limits) {
-                desk.limit = limit;
+        for (tier, limits) in self.limits(|_| true).into_iter().enumerate() {
+            for (node, limit) in limits {
+                self.tiers[tier].desks[usize::from(node)].limit = limit;
             }
         }
     }

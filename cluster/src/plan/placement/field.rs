@@ -70,8 +70,8 @@ pub(super) struct Branch {
 pub(super) struct Closed {
     /// Whether some pool has no node any more.
     pub(super) is_emptied: bool,
-    /// Whether the rounded points of some pool changed.
-    pub(super) is_reweighted: bool,
+    /// The pools whose rounded points changed.
+    pub(super) reweighted: Vec<usize>,
     /// The pools whose rounded number of nodes changed.
     pub(super) recounted: BTreeSet<usize>,
 }
@@ -167,7 +167,9 @@ impl Field {
             pool.nodes.retain(|member| *member != node);
             pool.points -= points;
             closed.is_emptied |= pool.nodes.is_empty();
-            closed.is_reweighted |= before.1 != pool.weight();
+            if before.1 != pool.weight() {
+                closed.reweighted.push(index);
+            }
             if before.0 != pool.count() {
                 closed.recounted.insert(index);
             }

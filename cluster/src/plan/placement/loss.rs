@@ -25,7 +25,9 @@ impl Placement {
             self.inputs.nodes.retain(|node| node.id != *id);
             return self.renew();
         };
-        self.inputs.nodes.retain(|node| node.id != *id);
+        if let Ok(place) = self.inputs.nodes.binary_search_by_key(id, |node| node.id) {
+            self.inputs.nodes.remove(place);
+        }
         if !self.follow(node) {
             self.renew();
         }
@@ -66,7 +68,15 @@ impl Placement {
         }
         let closed = self.field.close(node as u16);
         let Some(mut moved) = self.rehome(&closed) else { return false };
-        let limits = closed.is_reweighted.then(|| self.limits());
+        let in_recounted = |service: &Service| closed.recounted.contains(&self.field.branches[service.branch].pool);
+        let recounted: Vec<usize> =
+            (0..self.services.len()).filter(|index| in_recounted(&self.services[*index])).collect();
+        let limits = (!closed.reweighted.is_empty()).then(|| {
+            let mut concerned = alloc::vec![false; self.field.nodes.len()];
+            let pools = closed.reweighted.iter().map(|pool| &self.field.pools[*pool]);
+            pools.flat_map(|pool| &pool.nodes).for_each(|node| concerned[usize::from(*node)] = true);
+            self.limits(|node| concerned[usize::from(node)])
+        });
         self.globals.values_mut().for_each(|nodes| nodes.retain(|other| usize::from(*other) != node));
         let mut touched: BTreeSet<u16> = BTreeSet::new();
         let mut left: Vec<u32> = core::mem::take(&mut self.leftovers);
@@ -76,7 +86,7 @@ impl Placement {
             if let Some(limits) = &limits {
                 self.relimit(tier, &limits[tier], &mut dirty);
             }
-            self.recount(tier, &closed, &mut dirty);
+            self.recount(tier, &recounted, &mut dirty);
             if !self.vacate(tier, node, &closed, &mut dirty) {
                 return false;
             }
@@ -128,23 +138,26 @@ impl Placement {
     }
 
     /// Sets new limits of a tier's desks; those that changed have to be read again.
-    fn relimit(&mut self, tier: usize, limits: &[u32], dirty: &mut Dirty) {
-        for (node, (desk, limit)) in self.tiers[tier].desks.iter_mut().zip(limits).enumerate() {
-            if desk.limit != *limit && self.field.nodes[node].open {
+    fn relimit(&mut self, tier: usize, limits: &[(u16, u32)], dirty: &mut Dirty) {
+        for (node, limit) in limits {
+            let desk = &mut self.tiers[tier].desks[usize::from(*node)];
+            if desk.limit != *limit && self.field.nodes[usize::from(*node)].open {
                 desk.limit = *limit;
-                dirty.insert((0, node as u16));
+                dirty.insert((0, *node));
             }
         }
     }
 
     /// Follows the number of nodes of the pools from which displaced slots' shares derive.
-    fn recount(&mut self, tier: usize, closed: &Closed, dirty: &mut Dirty) {
-        for index in 0..self.services.len() {
+    fn recount(&mut self, tier: usize, concerned: &[usize], dirty: &mut Dirty) {
+        for index in concerned.iter().copied() {
             let service = &self.services[index];
+            if service.tier != tier || service.global {
+                continue;
+            }
             let pool = self.field.branches[service.branch].pool;
             let most = service.bounded(share(service.replicas, self.field.pools[pool].count()));
-            let same = service.most_displaced == most || !closed.recounted.contains(&pool);
-            if service.tier != tier || service.global || same {
+            if service.most_displaced == most {
                 continue;
             }
             for slot in service.range().filter(|slot| !self.slots.pinned(*slot)) {
