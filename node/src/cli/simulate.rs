@@ -11,10 +11,10 @@ use shoal_simulations::drill::{self, Kill};
 /// What to try.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
-    /// The services, in TOML: [[service]] with name, replicas and what service create takes for placement.
+    /// The services, in TOML: `[[service]]` with name, replicas and what service create takes for placement.
     #[arg(long, value_name = "FILE", alias = "services")]
     stack: PathBuf,
-    /// The nodes, in TOML: [[node]] with name, cpus, memory_mib and labels.
+    /// The nodes, in TOML: `[[node]]` with name, cpus, memory_mib and labels.
     #[arg(long, value_name = "FILE")]
     nodes: PathBuf,
     /// Whom to lose: any:2 for every two nodes, or names separated by commas.
