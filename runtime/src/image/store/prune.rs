@@ -26,7 +26,7 @@ impl ImageStore {
     ///
     /// `in_use` names manifests that must stay although they have no name here: those of tasks that run or will run,
     /// and those that will be fetched (a manifest that is not here yet included). It may name other blobs too. What is
-    /// [`Held`] stays anyway.
+    /// held stays anyway.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the disk fails, [`StoreError::Document`] if a manifest cannot be read. What was removed
