@@ -13,7 +13,7 @@ use crate::crdt::Dot;
 use crate::id::NodeId;
 use crate::intent::key::Key;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::membership::member::Role;
+use crate::membership::member::{Member, MemberState, Role};
 use crate::mutation::{self, Mutation};
 use crate::record::Record;
 use crate::sync::message::{ActorKnown, Gone, Known, Message, Span};
@@ -36,6 +36,12 @@ impl Cluster {
     /// Returns how many other members are up, which might store a write.
     pub fn others_up_count(&self) -> usize {
         self.membership.members().values().filter(|member| member.state.is_up()).count().saturating_sub(1)
+    }
+
+    /// Returns how many other members there are, up or not, that have not left.
+    pub fn others_count(&self) -> usize {
+        let stays = |member: &&Member| member.id != self.own && member.state != MemberState::Left;
+        self.membership.members().values().filter(stays).count()
     }
 
     /// Tells the author of writes that came from itself that they are durable here; to be called after they were

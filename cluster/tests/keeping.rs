@@ -175,6 +175,17 @@ fn a_lone_node_knows_that_it_is_alone_with_its_write() {
 }
 
 #[test]
+fn who_left_might_not_store_a_write_and_who_is_down_might() {
+    let mut world = World::new(3);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.core(0).others_count(), 2);
+    world.apply(2, Command::Leave).expect("a member may leave");
+    world.crash(1);
+    world.run_until("both are gone", |world| world.core(0).others_up_count() == 0);
+    assert_eq!(world.core(0).others_count(), 1);
+}
+
+#[test]
 fn a_copy_survives_the_writer() {
     let mut world = World::new(2);
     world.run(Duration::from_secs(10));

@@ -122,7 +122,7 @@ pub struct Applied {
     pub copies: usize,
     /// How many other members are up.
     pub others_up: usize,
-    /// How many other members there are, whatever their state.
+    /// How many other members there are, up or not; those that left do not count.
     pub others: usize,
 }
 

@@ -191,7 +191,7 @@ impl Driver {
             return;
         }
         let (now, others_up) = (tokio::time::Instant::now(), self.core.others_up_count());
-        let others = self.core.membership().members().len().saturating_sub(1);
+        let others = self.core.others_count();
         for waiting in std::mem::take(&mut self.waiting) {
             let copies = self.core.copies(waiting.write);
             if copies == 0 && others_up > 0 && now < waiting.until {
