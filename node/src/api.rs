@@ -47,6 +47,7 @@ use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use socket::{ApiSocket, SocketError};
+pub use spec::accept_outline;
 
 /// The newest version of the Docker Engine API that is spoken.
 pub const API_VERSION: (u32, u32) = (1, 44);

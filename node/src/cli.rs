@@ -12,6 +12,7 @@ mod output;
 mod plan;
 mod service;
 pub mod simulate;
+pub mod stack;
 mod status;
 mod table;
 pub mod up;
@@ -51,6 +52,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Simulate the loss of nodes and show which services would drop below their replicas.
     Simulate(simulate::SimulateArgs),
+    /// Work with Compose files.
+    #[command(subcommand)]
+    Stack(stack::StackCommand),
     /// Ask a running node.
     #[command(flatten)]
     Client(ClientCommand),

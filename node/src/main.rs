@@ -6,6 +6,7 @@ mod api;
 mod blobs;
 mod cli;
 mod client;
+mod compose;
 mod demo;
 mod driver;
 mod executor;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Up(args) => run_node(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => cli::simulate::run(&args),
+        Command::Stack(command) => cli::stack::run(&command),
         Command::Client(command) => cli::run(command, &socket),
     };
     done.unwrap_or_else(|error| cli::report(&error))

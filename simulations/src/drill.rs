@@ -147,10 +147,9 @@ pub fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, DrillError
 }
 
 /// Runs the services on the nodes and kills each set of nodes in a world of its own.
-pub fn drill(services: &Services, nodes: &Nodes, kill: &Kill, seed: u64) -> Result<Drill, DrillError> {
-    let specs: Vec<ServiceSpec> = services.service.iter().map(ServiceLine::spec).collect::<Result<_, _>>()?;
+pub fn drill(specs: &[ServiceSpec], nodes: &Nodes, kill: &Kill, seed: u64) -> Result<Drill, DrillError> {
     let (sets, sampled) = sets(nodes, kill, seed)?;
-    let losses: Result<Vec<Loss>, DrillError> = sets.iter().map(|set| lose(&specs, nodes, set, seed)).collect();
+    let losses: Result<Vec<Loss>, DrillError> = sets.iter().map(|set| lose(specs, nodes, set, seed)).collect();
     Ok(Drill { losses: losses?, sampled })
 }
 
@@ -314,7 +313,8 @@ mod tests {
     fn a_lone_replica_is_gone_for_a_while_and_three_are_never_all_gone() {
         let services = "[[service]]\nname = \"web\"\nreplicas = 3\n[[service]]\nname = \"db\"";
         let services: Services = toml::from_str(services).expect("it is TOML");
-        let drill = drill(&services, &nodes(3), &Kill::Any(1), 1).expect("it can be held");
+        let drill =
+            drill(&services.specs().expect("they are right"), &nodes(3), &Kill::Any(1), 1).expect("it can be held");
         assert_eq!(drill.losses.len(), 3);
         let web: Vec<&Dip> =
             drill.losses.iter().flat_map(|loss| &loss.dips).filter(|dip| dip.service == "web").collect();
@@ -333,7 +333,7 @@ mod tests {
             [[service]]\nname = \"agent\"\nglobal = true";
         let services: Services = toml::from_str(services).expect("it is TOML");
         let kill = Kill::These(vec!["n1".to_owned()]);
-        let drill = drill(&services, &nodes(3), &kill, 1).expect("it can be held");
+        let drill = drill(&services.specs().expect("they are right"), &nodes(3), &kill, 1).expect("it can be held");
         let mut dips: Vec<(&str, u32, u32)> =
             drill.losses[0].dips.iter().map(|dip| (dip.service.as_str(), dip.end, dip.unplaced)).collect();
         dips.sort_unstable();

@@ -10,6 +10,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
 pub(super) use show::{image_text, show, show_template};
 

@@ -81,7 +81,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// Reads a duration in Go's form, as Docker's options take it: `1.5s`, `500ms`, `1m30s`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration, expected one like 500ms, 10s or 1m30s");
     let (mut rest, mut total) = (text, Duration::ZERO);
     while !rest.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads an amount of memory: bytes, or with one of the units b, k, m, g (of 1024).
-pub(super) fn parse_memory(text: &str) -> Result<i64, String> {
+pub fn parse_memory(text: &str) -> Result<i64, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
@@ -123,7 +123,7 @@ pub(super) fn parse_memory(text: &str) -> Result<i64, String> {
 }
 
 /// Reads a number of CPUs, such as `0.5`, in billionths.
-pub(super) fn parse_cpus(text: &str) -> Result<i64, String> {
+pub fn parse_cpus(text: &str) -> Result<i64, String> {
     let nano = scaled(text, 1_000_000_000).filter(|nano| *nano > 0).and_then(|nano| i64::try_from(nano).ok());
     nano.ok_or_else(|| format!("{text:?} is not a number of CPUs, expected one like 0.5 or 2"))
 }

@@ -83,9 +83,15 @@ fn eight_gib() -> u64 {
     8_192
 }
 
-impl ServiceLine {
+impl Services {
     /// Returns what is declared as the core takes it.
-    pub(super) fn spec(&self) -> Result<ServiceSpec, DrillError> {
+    pub fn specs(&self) -> Result<Vec<ServiceSpec>, DrillError> {
+        self.service.iter().map(ServiceLine::spec).collect()
+    }
+}
+
+impl ServiceLine {
+    fn spec(&self) -> Result<ServiceSpec, DrillError> {
         let name = Name::new(&self.name)
             .map_err(|error| DrillError::Declaration(format!("{:?} cannot be a service's name: {error}", self.name)))?;
         let image = ImageRef { reference: self.name.clone(), digest: None };

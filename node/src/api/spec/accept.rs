@@ -59,19 +59,30 @@ impl AcceptError {
 /// Returns the spec as shoal has it. Its image is pinned only if the client has pinned it.
 pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptError> {
     refuse::service(&spec)?;
-    let name = Name::new(spec.name.as_deref().unwrap_or_default())?;
-    let replicas = replicas(spec.mode.as_ref())?;
-    let mode = match spec.mode.as_ref().is_some_and(|mode| mode.global.is_some()) {
-        true => Mode::Global,
-        false => Mode::Replicated,
-    };
-    let template = spec.task_template.unwrap_or_default();
-    let reserved = place::reserved(template.resources.as_ref().and_then(|resources| resources.reservations.as_ref()))?;
-    let placement = place::placement(template.placement.as_ref())?;
-    let task = task(template)?;
-    let spec = ServiceSpec { name, labels: map("Labels", spec.labels)?, mode, replicas, reserved, placement, task };
+    let outline = accept_outline(&spec)?;
+    let task = task(spec.task_template.unwrap_or_default())?;
+    let spec = ServiceSpec { labels: map("Labels", spec.labels)?, task, ..outline };
     spec.check()?;
     Ok(spec)
+}
+
+/// Returns what placement needs to know of a spec: how many tasks, what they reserve, and where they may run.
+///
+/// # Errors
+/// What of that shoal does not have, or what is impossible.
+pub fn accept_outline(spec: &DockerSpec) -> Result<ServiceSpec, AcceptError> {
+    let mode = spec.mode.as_ref();
+    mode.map_or(Ok(()), refuse::mode)?;
+    let template = spec.task_template.as_ref();
+    let container = template.and_then(|template| template.container_spec.as_ref());
+    let image = image(container.and_then(|container| container.image.as_deref()).unwrap_or_default())?;
+    let resources = template.and_then(|template| template.resources.as_ref());
+    Ok(ServiceSpec {
+        mode: if mode.is_some_and(|mode| mode.global.is_some()) { Mode::Global } else { Mode::Replicated },
+        reserved: place::reserved(resources.and_then(|resources| resources.reservations.as_ref()))?,
+        placement: place::placement(template.and_then(|template| template.placement.as_ref()))?,
+        ..ServiceSpec::new(Name::new(spec.name.as_deref().unwrap_or_default())?, replicas(mode)?, TaskSpec::new(image))
+    })
 }
 
 fn replicas(mode: Option<&ServiceSpecMode>) -> Result<u32, AcceptError> {

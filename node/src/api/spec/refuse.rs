@@ -31,7 +31,7 @@ fn check(checks: &[Check]) -> Result<(), AcceptError> {
     }
 }
 
-fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
+pub(super) fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
     check(&[
         (mode.replicated_job.is_some(), "--mode replicated-job", "Mode.ReplicatedJob"),
         (mode.global_job.is_some(), "--mode global-job", "Mode.GlobalJob"),
