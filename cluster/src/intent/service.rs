@@ -11,6 +11,8 @@ use super::name::Name;
 use crate::id::ServiceId;
 use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 
+pub mod container;
+pub mod health;
 mod task;
 
 pub use task::{ImageRef, RESTART_DELAY_MAX, Resources, RestartCondition, RestartPolicy, TaskSpec};
@@ -112,9 +114,7 @@ impl ServiceSpec {
         if self.replicas > REPLICAS_MAX {
             return Err(SpecError::Replicas { replicas: self.replicas });
         }
-        if self.task.image.reference.is_empty() {
-            return Err(SpecError::NoImage);
-        }
+        self.task.check()?;
         let placement = &self.placement;
         for count in [placement.constraints.len(), placement.spread.len(), placement.platforms.len()] {
             if count > CONSTRAINTS_MAX {
@@ -130,22 +130,14 @@ impl ServiceSpec {
 
     /// Returns an upper bound of the bytes of text in the spec.
     fn weight(&self) -> usize {
-        let map = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len() + 16).sum::<usize>();
-        let list = |list: &[String]| list.iter().map(|item| item.len() + 8).sum::<usize>();
-        let task = &self.task;
-        let options = [&task.workdir, &task.user, &task.hostname, &task.stop_signal, &task.image.digest];
+        let labels = self.labels.iter().map(|(key, value)| key.len() + value.len() + 16);
         let constraints = self.placement.constraints.iter().map(|one| one.to_string().len());
         let platforms = self.placement.platforms.iter().map(|(os, architecture)| os.len() + architecture.len() + 4);
-        map(&self.labels)
+        labels.sum::<usize>()
             + constraints.sum::<usize>()
             + self.placement.spread.iter().map(|one| one.attribute().to_string().len()).sum::<usize>()
             + platforms.sum::<usize>()
-            + map(&task.labels)
-            + list(&task.command)
-            + list(&task.args)
-            + list(&task.env)
-            + task.image.reference.len()
-            + options.iter().filter_map(|option| option.as_ref()).map(String::len).sum::<usize>()
+            + self.task.weight()
     }
 }
 
@@ -169,6 +161,14 @@ pub enum SpecError {
     /// No image was named.
     #[error("the service names no image")]
     NoImage,
+    /// One of the container's options is impossible.
+    #[error("invalid {what}: {reason}")]
+    Option {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The spec does not fit into one entry.
     #[error("the spec has {bytes} bytes, more than the {} allowed: shorten its arguments, environment or labels", VALUE_BYTES_MAX / 2)]
     TooLarge {

@@ -7,6 +7,9 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SpecError;
+use super::container::ContainerOptions;
+use super::health::HealthCheck;
 use crate::hash;
 use crate::wire;
 
@@ -35,6 +38,10 @@ pub struct TaskSpec {
     pub stop_signal: Option<String>,
     /// Time between that signal and SIGKILL, in milliseconds. Default 10 s, as Docker's.
     pub stop_grace_ms: u64,
+    /// What its container gets beyond that.
+    pub container: ContainerOptions,
+    /// How it is checked; as the image says unless given.
+    pub health: Option<HealthCheck>,
     /// What the task may use at most.
     pub limits: Resources,
     /// When a task that ended is followed by another.
@@ -110,6 +117,8 @@ impl TaskSpec {
             read_only: false,
             stop_signal: None,
             stop_grace_ms: 10_000,
+            container: ContainerOptions::default(),
+            health: None,
             limits: Resources::default(),
             restart: RestartPolicy::default(),
             force_update: 0,
@@ -119,5 +128,28 @@ impl TaskSpec {
     /// Returns the number that stands for this very spec: a hash of its encoding.
     pub fn revision(&self) -> u64 {
         hash::rank64("revision", &[&wire::encode(self)])
+    }
+
+    /// Checks what types cannot.
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        if self.image.reference.is_empty() {
+            return Err(SpecError::NoImage);
+        }
+        self.container.check()?;
+        self.health.as_ref().map_or(Ok(()), HealthCheck::check)
+    }
+
+    /// Returns an upper bound of the bytes of text in it.
+    pub(super) fn weight(&self) -> usize {
+        let list = |list: &[String]| list.iter().map(|item| item.len() + 8).sum::<usize>();
+        let options = [&self.workdir, &self.user, &self.hostname, &self.stop_signal, &self.image.digest];
+        self.labels.iter().map(|(key, value)| key.len() + value.len() + 16).sum::<usize>()
+            + list(&self.command)
+            + list(&self.args)
+            + list(&self.env)
+            + self.image.reference.len()
+            + options.iter().filter_map(|option| option.as_ref()).map(String::len).sum::<usize>()
+            + self.container.weight()
+            + self.health.as_ref().map_or(0, HealthCheck::weight)
     }
 }
