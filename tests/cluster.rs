@@ -7,6 +7,7 @@
 
 mod bad_days;
 mod bad_input;
+mod options;
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -48,6 +49,23 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("a_mistyped_token_is_refused_at_once", bad_input::a_mistyped_token_is_refused_at_once),
     ("a_token_of_another_shoal_is_refused", bad_days::a_token_of_another_shoal_is_refused),
     ("a_joiner_whose_clock_is_far_off_is_refused", bad_days::a_joiner_whose_clock_is_far_off_is_refused),
+    (
+        "what_dockers_client_asks_for_is_what_the_container_sees",
+        options::what_dockers_client_asks_for_is_what_the_container_sees,
+    ),
+    (
+        "a_task_counts_once_it_is_healthy_and_is_replaced_when_it_is_not",
+        options::a_task_counts_once_it_is_healthy_and_is_replaced_when_it_is_not,
+    ),
+    (
+        "a_port_that_answers_is_healthy_and_one_that_does_not_is_not",
+        options::a_port_that_answers_is_healthy_and_one_that_does_not_is_not,
+    ),
+    (
+        "a_healthy_task_still_counts_when_its_daemon_comes_back",
+        options::a_healthy_task_still_counts_when_its_daemon_comes_back,
+    ),
+    ("the_end_of_a_task_is_told_truly", options::the_end_of_a_task_is_told_truly),
     (
         "what_two_halves_wrote_is_shown_until_someone_writes_again",
         bad_days::what_two_halves_wrote_is_shown_until_someone_writes_again,

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | preparing | the agent starts it: its slot is assigned here and has no live task here | the executor's word |
 //! | starting, running | the executor says so; running also when it outlived a restart of the node | its end, or the agent's stop |
-//! | stopping | the agent stops it: its service, slot, address or revision is gone, or its slot runs elsewhere | the executor's word |
+//! | stopping | the agent stops it: its service, slot, address or revision is gone, or its slot runs elsewhere; or its health check failed | the executor's word |
 //! | complete, failed | it ended by itself | the slot's history is longer than it may be, or the slot is gone |
 //! | shutdown | it ended because the agent stopped it | likewise |
 //!
@@ -109,14 +109,17 @@ impl Agent {
     /// Takes in what became of a task.
     pub fn handle(&mut self, now: Now, event: TaskEvent) {
         match event {
-            TaskEvent::Recovered(orders) => {
+            TaskEvent::Recovered { running, starting } => {
                 self.recovered = true;
-                for order in orders {
-                    self.adopt(now, order);
+                for (orders, state) in [(running, TaskState::Running), (starting, TaskState::Starting)] {
+                    for order in orders {
+                        self.adopt(now, order, state);
+                    }
                 }
             }
             TaskEvent::Starting(id) => self.advance(now, id, TaskState::Starting),
             TaskEvent::Running(id) => self.advance(now, id, TaskState::Running),
+            TaskEvent::Unhealthy(id) => self.give_up(now, id),
             TaskEvent::Ended { id, exit_code, error } => self.ended(now, id, exit_code, error),
         }
     }
@@ -152,13 +155,22 @@ impl Agent {
     }
 
     /// Takes over a container that outlived the last run. Whether it is wanted is found by the reconciliation.
-    fn adopt(&mut self, now: Now, order: TaskOrder) {
+    fn adopt(&mut self, now: Now, order: TaskOrder, state: TaskState) {
         if !self.tasks.contains_key(&order.id) {
             self.counter += 1;
             let id = order.id;
             let task = Task::new(&order, self.counter, now.wall_ms);
             self.tasks.insert(id, task);
-            self.advance(now, id, TaskState::Running);
+            self.advance(now, id, state);
+        }
+    }
+
+    /// Takes a task that does not work out of names and balancing while the executor ends it.
+    fn give_up(&mut self, now: Now, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(&id)
+            && task.give_up(now)
+        {
+            self.actions.push_back(AgentAction::Report(task.report.clone()));
         }
     }
 

@@ -89,11 +89,18 @@ pub struct TaskOrder {
 pub enum TaskEvent {
     /// The containers that were found when the node started, complete: those of them that still run.
     /// The agent starts nothing before it has heard this once.
-    Recovered(Vec<TaskOrder>),
+    Recovered {
+        /// Those that count as running.
+        running: Vec<TaskOrder>,
+        /// Those whose health check was never passed.
+        starting: Vec<TaskOrder>,
+    },
     /// The image is there and the container is being made.
     Starting(TaskId),
-    /// The process runs.
+    /// The process runs and, if the task has a health check, has been found healthy.
     Running(TaskId),
+    /// Its health check has failed too often: the executor ends it, which counts as a failure.
+    Unhealthy(TaskId),
     /// Nothing of it runs any more.
     Ended {
         /// Which.

@@ -22,6 +22,10 @@ pub const TASKS_PER_NODE_MAX: usize = 2_000;
 pub const SLOTS_MAX: usize = 4_000_000;
 /// Constraints, preferences or platforms of one service.
 pub const CONSTRAINTS_MAX: usize = 64;
+/// Mounts, hosts, capabilities, sysctls and the like of one service, of each.
+pub const CONTAINER_OPTIONS_MAX: usize = 64;
+/// Bytes of the name of a volume.
+pub const VOLUME_NAME_BYTES_MAX: usize = 128;
 /// Labels that operators may write on one node.
 pub const LABELS_MAX: usize = 64;
 /// Bytes of one label of a node, name and value together.

@@ -58,7 +58,7 @@ impl Cluster {
 
     pub(crate) fn task_event(&mut self, event: TaskEvent) {
         // What earlier runs reported holds until the containers that outlived them are known.
-        if matches!(event, TaskEvent::Recovered(_)) {
+        if matches!(event, TaskEvent::Recovered { .. }) {
             self.reports.begin();
         }
         self.agent.handle(self.now, event);

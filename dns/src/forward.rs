@@ -4,6 +4,7 @@
 //! upstream answered in time. A clean question is made rather than the client's bytes passed on, and an answer counts
 //! only if it repeats the question and the random id. The caller bounds how many questions are under way.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,8 @@ use crate::Upstreams;
 
 /// How many resolvers of the host's list are used, as in glibc.
 const UPSTREAMS_MAX: usize = 3;
+/// Where resolvers answer.
+const DNS_PORT: u16 = 53;
 /// Bytes of `/etc/resolv.conf` that are read at most.
 const RESOLV_CONF_BYTES_MAX: usize = 64 * 1024;
 /// How long a list read from `/etc/resolv.conf` is used before the file is read again.
@@ -29,6 +32,8 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// A question to be forwarded.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
+    /// Who asks.
+    pub(crate) client: IpAddr,
     /// Name, type and class.
     pub(crate) query: Query,
     /// The id that the client waits for.
@@ -69,12 +74,23 @@ pub(crate) struct Forwarder {
     resolv_conf: PathBuf,
     attempt_timeout: Duration,
     read: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+    /// The upstreams of clients that have their own.
+    clients: Mutex<BTreeMap<IpAddr, Arc<[SocketAddr]>>>,
 }
 
 impl Forwarder {
     /// Makes a forwarder that gives each upstream `attempt_timeout` to answer.
     pub(crate) fn new(upstreams: Upstreams, resolv_conf: PathBuf, attempt_timeout: Duration) -> Self {
-        Self { upstreams, resolv_conf, attempt_timeout, read: Mutex::new(None) }
+        Self { upstreams, resolv_conf, attempt_timeout, read: Mutex::new(None), clients: Mutex::default() }
+    }
+
+    /// Puts the questions of this client to these upstreams; to those of all if there are none.
+    pub(crate) fn set_client(&self, client: IpAddr, upstreams: &[IpAddr]) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        match upstreams {
+            [] => clients.remove(&client),
+            upstreams => clients.insert(client, upstreams.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect()),
+        };
     }
 
     /// Forgets what was read of the host's list, so that the next question reads it again.
@@ -86,7 +102,7 @@ impl Forwarder {
     /// Takes at most the time for one attempt per upstream.
     pub(crate) async fn forward(&self, question: &Question, own: &[SocketAddr]) -> Option<Vec<u8>> {
         let mut second_best = None;
-        let upstreams = self.upstreams();
+        let upstreams = self.upstreams(question.client);
         for upstream in upstreams.iter().filter(|upstream| !own.contains(upstream)).take(UPSTREAMS_MAX) {
             let Some(answer) = self.attempt(question, *upstream).await else { continue };
             match answer.code {
@@ -118,8 +134,11 @@ impl Forwarder {
         }
     }
 
-    /// Returns the upstreams in force, reading the host's list again when the last reading is old.
-    fn upstreams(&self) -> Arc<[SocketAddr]> {
+    /// Returns the upstreams in force for a client, reading the host's list again when the last reading is old.
+    fn upstreams(&self, client: IpAddr) -> Arc<[SocketAddr]> {
+        if let Some(own) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&client) {
+            return own.clone();
+        }
         match &self.upstreams {
             Upstreams::List(list) => list.as_slice().into(),
             Upstreams::System => {

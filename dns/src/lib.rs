@@ -12,7 +12,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -127,6 +127,11 @@ impl DnsServer {
             self.listeners.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         addresses.sort_unstable();
         addresses
+    }
+
+    /// Puts what this client asks of names outside the shoal to these resolvers; with none, to those of all others.
+    pub fn set_resolvers(&self, client: IpAddr, resolvers: &[IpAddr]) {
+        self.shared.forwarder.set_client(client, resolvers);
     }
 
     /// Makes the server answer exactly these names from the next question on.

@@ -263,6 +263,7 @@ fn bare_answer(bytes: &[u8], code: ResponseCode) -> Outcome {
 fn question(request: &Request) -> Option<Question> {
     let query = request.queries.queries().first()?.original().clone();
     Some(Question {
+        client: request.src().ip().to_canonical(),
         query,
         id: request.metadata.id,
         recursion_desired: request.metadata.recursion_desired,

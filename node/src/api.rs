@@ -3,7 +3,8 @@
 //! Input: requests of local clients, whose bytes are hostile, and the node through a [`NodeHandle`]. Output: answers
 //! made from one snapshot of the views, and commands for the core. What Docker's engine has and shoal does not is
 //! listed in [`not_here`], and fields of specs that it does not have in [`spec`]: both are refused by their names.
-//! Knows nothing of transport, disk and containers.
+//! Knows nothing of transport and disk, and of
+//! containers only whether one could be made as a spec says.
 
 mod body;
 mod conflicts;
@@ -46,8 +47,10 @@ use shoal_runtime::image::registry::Login;
 use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::executor::health::HealthBoard;
+
 pub use socket::{ApiSocket, SocketError};
-pub use spec::accept_outline;
+pub use spec::{accept_outline, of_models};
 
 /// The newest version of the Docker Engine API that is spoken.
 pub const API_VERSION: (u32, u32) = (1, 44);
@@ -65,6 +68,8 @@ pub struct NodeHandle {
     pub commands: mpsc::Sender<Request>,
     /// What does not change while the node runs.
     pub about: Arc<About>,
+    /// What is known of the health of this node's tasks.
+    pub health: Arc<HealthBoard>,
     /// This node's images.
     pub images: Arc<ImageStore>,
     /// Told each time the API has changed which images there are.

@@ -2,6 +2,8 @@
 //!
 //! Input: [`TaskCommand`]s. Output: [`TaskEvent`]s. Each task has one job from start to end; commands are idempotent.
 
+pub mod health;
+mod options;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,15 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
+use shoal_dns::DnsServer;
 use shoal_overlay::Overlay;
 use shoal_runtime::container::{ContainerState, Exit, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::health::HealthBoard;
+pub use self::options::check;
 use crate::images::{Images, chain};
 
 /// The label under which a container keeps the [`TaskOrder`] that it was made for.
 const ORDER_LABEL: &str = "shoal.order";
+
+/// Docker's words for a task whose health check failed.
+const UNHEALTHY: &str = "task: unhealthy container";
 
 /// What a job needs of the node.
 pub struct Host {
@@ -31,6 +39,10 @@ pub struct Host {
     pub overlay: Arc<Overlay>,
     /// Images.
     pub images: Arc<Images>,
+    /// Answers the tasks' questions.
+    pub dns: Arc<DnsServer>,
+    /// What is known of the tasks' health.
+    pub health: Arc<HealthBoard>,
     /// The present views.
     pub views: watch::Receiver<Arc<Views>>,
     /// Where events go.
@@ -92,6 +104,7 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
         if let Err(error) = host.overlay.attach(&order.id.to_string(), *pid, order.addresses).await {
             tracing::warn!(task = %order.id, error = chain(&error), "cannot repair the link of a task");
         }
+        set_resolvers(host, order);
         let stop = CancellationToken::new();
         jobs.insert(order.id, stop.clone());
         let (host, order) = (Arc::clone(host), order.clone());
@@ -100,7 +113,9 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
             finish(&host, &order, &stop).await;
         });
     }
-    host.tell(TaskEvent::Recovered(orders.into_iter().map(|(order, _)| order).collect()));
+    let orders = orders.into_iter().map(|(order, _)| order);
+    let (running, starting) = orders.partition(|order| runs_already(host, order));
+    host.tell(TaskEvent::Recovered { running, starting });
     jobs
 }
 
@@ -114,10 +129,13 @@ async fn start(host: Arc<Host>, mut order: TaskOrder, stop: CancellationToken) {
     };
     match begun {
         Ok(()) => {
-            host.tell(TaskEvent::Running(order.id));
+            if order.spec.health.is_none() {
+                host.tell(TaskEvent::Running(order.id));
+            }
             finish(&host, &order, &stop).await;
         }
         Err((exit_code, error)) => {
+            reset_resolvers(&host, &order);
             remove(&host, order.id).await;
             host.tell(TaskEvent::Ended { id: order.id, exit_code, error });
         }
@@ -132,7 +150,8 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
     let (image, layers) =
         host.images.ensure(&wanted.reference, wanted.digest.as_deref()).await.map_err(|error| told(&error))?;
     host.tell(TaskEvent::Starting(order.id));
-    spec::take_defaults(order, &image.config);
+    spec::take_defaults(order, &image);
+    set_resolvers(host, order);
     let dns = host.views.borrow().routes.own.node();
     let mut spec = spec::container(host, order, &image.config, layers, dns);
     let label = serde_json::to_string(order).map_err(|error| told(&error))?;
@@ -143,33 +162,62 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
     host.runtime.start(&key).await.map_err(failed)
 }
 
-/// Waits for the end of a running task, or ends it when asked, and tells.
+/// Tells whether a task that outlived the node's last run counts as running.
+fn runs_already(host: &Host, order: &TaskOrder) -> bool {
+    order.spec.health.is_none() || host.health.was_healthy(&order.id)
+}
+
+/// Says who answers a task's questions about names outside the shoal, if its service does.
+fn set_resolvers(host: &Host, order: &TaskOrder) {
+    let resolvers = &order.spec.container.dns.nameservers;
+    order.addresses.iter().for_each(|address| host.dns.set_resolvers(address, resolvers));
+}
+
+/// Takes that back: its addresses will be another's.
+fn reset_resolvers(host: &Host, order: &TaskOrder) {
+    order.addresses.iter().for_each(|address| host.dns.set_resolvers(address, &[]));
+}
+
+/// Waits for the end of a running task, or ends it when asked or when it does not work, and tells.
 async fn finish(host: &Host, order: &TaskOrder, stop: &CancellationToken) {
     let key = order.id.to_string();
+    let grace = Duration::from_millis(order.spec.stop_grace_ms);
+    let end = || host.runtime.stop(&key, spec::stop_signal(order), grace);
+    let mut unhealthy = false;
     let exit = tokio::select! {
         exit = host.runtime.wait(&key) => exit,
-        () = stop.cancelled() => {
-            let grace = Duration::from_millis(order.spec.stop_grace_ms);
-            host.runtime.stop(&key, spec::stop_signal(order), grace).await
+        () = stop.cancelled() => end().await,
+        () = health::watch(&host.health, &host.runtime, order, || host.tell(TaskEvent::Running(order.id))) => {
+            unhealthy = true;
+            host.tell(TaskEvent::Unhealthy(order.id));
+            end().await
         }
     };
     if let Err(error) = host.overlay.detach(&key).await {
         tracing::warn!(task = key, error = chain(&error), "cannot remove the link of a task");
     }
+    reset_resolvers(host, order);
     let (exit_code, error) = match exit {
+        Ok(exit) if unhealthy => (Some(exit.code), UNHEALTHY.to_owned()),
         Ok(exit) => (Some(exit.code), why(&exit)),
         Err(error) => (None, chain(&error)),
     };
     host.tell(TaskEvent::Ended { id: order.id, exit_code, error });
 }
 
-/// Returns Docker's words for an end that was not plain.
+/// Returns Docker's words for an end that was not plain, and the reason where it is known.
 fn why(exit: &Exit) -> String {
-    match (&exit.error, exit.oom, exit.code) {
-        (Some(error), _, _) => error.clone(),
-        (None, true, code) => format!("task: non-zero exit ({code}): the kernel killed it for want of memory"),
-        (None, false, 0) => String::new(),
-        (None, false, code) => format!("task: non-zero exit ({code})"),
+    let signal = exit.signal.map(|signal| match nix::sys::signal::Signal::try_from(signal) {
+        Ok(signal) => signal.to_string(),
+        Err(_) => format!("signal {signal}"),
+    });
+    match (&exit.error, exit.oom, exit.code, signal) {
+        (Some(error), ..) => error.clone(),
+        // What the kernel killed then was a child that the command did without.
+        (None, _, 0, _) => String::new(),
+        (None, true, code, _) => format!("task: non-zero exit ({code}): OOM killed"),
+        (None, false, code, Some(signal)) => format!("task: non-zero exit ({code}): killed by {signal}"),
+        (None, false, code, None) => format!("task: non-zero exit ({code})"),
     }
 }
 
@@ -181,6 +229,7 @@ async fn remove(host: &Host, id: TaskId) {
     if let Err(error) = host.runtime.remove(&key).await {
         tracing::warn!(task = key, error = chain(&error), "cannot remove a container");
     }
+    host.health.forget(&id);
 }
 
 /// Ends all tasks of this node, side by side: the node stops.
@@ -202,4 +251,26 @@ pub async fn stop_all(host: &Arc<Host>) {
         });
     }
     while ends.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_in_dockers_words_with_signal_and_memory() {
+        let exit =
+            |code, signal, oom| why(&Exit { code, signal, oom, error: None, finished_at_ms: 2, started_at_ms: 1 });
+        assert_eq!(exit(0, None, false), "");
+        assert_eq!(exit(0, None, true), "");
+        assert_eq!(exit(3, None, false), "task: non-zero exit (3)");
+        assert_eq!(exit(137, Some(9), false), "task: non-zero exit (137): killed by SIGKILL");
+        assert_eq!(exit(137, Some(9), true), "task: non-zero exit (137): OOM killed");
+        assert_eq!(exit(162, Some(34), false), "task: non-zero exit (162): killed by signal 34");
+        let error = Some("no such user".to_owned());
+        assert_eq!(
+            why(&Exit { code: 125, signal: None, oom: false, error, finished_at_ms: 2, started_at_ms: 0 }),
+            "no such user"
+        );
+    }
 }

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::api::{self, About, NodeHandle, Request, Tokens};
 use crate::cli::up::UpArgs;
 use crate::driver::{Clock, Driver, Inputs};
+use crate::executor::health::HealthBoard;
 use crate::executor::{self, Host};
 use crate::identity::admission::{self, Desk};
 use crate::identity::authority::{self, node_id_of};
@@ -153,12 +154,16 @@ impl Node {
         let images = Arc::new(Images::new(own, images, transport.clone(), registries, views.clone(), list));
         tokio::spawn(images::space::watch(Arc::clone(&images), args.image_high_water));
         tokio::spawn(images::ahead::run(Arc::clone(&images), args.image_high_water));
+        let health = HealthBoard::open(data.join("health")).context("cannot open the notes on health")?;
+        let health = Arc::new(health);
         let host = Arc::new(Host {
             node_name: identity.name().to_owned(),
             cgroup_parent: format!("shoal/{own}"),
             runtime,
             overlay: Arc::clone(&overlay),
             images: Arc::clone(&images),
+            dns: Arc::clone(&dns),
+            health: Arc::clone(&health),
             views: views.clone(),
             events: task_events,
         });
@@ -174,7 +179,7 @@ impl Node {
         let inputs = Inputs { transport: events, tasks: happened, images: listed, commands: requests };
         let driver = tokio::sync::Mutex::new(tokio::spawn(driver.run(inputs)));
         let about = about(args, &identity, advertised, dns_addresses, transport)?;
-        let handle = handle(views, commands, about, &images);
+        let handle = handle(views, commands, about, &images, health);
         Ok(Self { handle, host, driver })
     }
 
@@ -315,6 +320,7 @@ fn handle(
     commands: mpsc::Sender<Request>,
     about: About,
     images: &Arc<Images>,
+    health: Arc<HealthBoard>,
 ) -> NodeHandle {
     let images_changed = Arc::new(Notify::new());
     let (changed, publishing) = (Arc::clone(&images_changed), Arc::clone(images));
@@ -328,6 +334,7 @@ fn handle(
         views,
         commands,
         about: Arc::new(about),
+        health,
         images: Arc::clone(images.store()),
         images_changed,
         sources: Arc::new(ImageSources(Arc::clone(images))),

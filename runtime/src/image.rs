@@ -25,7 +25,7 @@ pub use archive::{LoadError, Loaded};
 pub use build::{BuildConfig, BuildError, Built, build_from_executable};
 pub use compression::CompressionError;
 pub use digest::{Digest, DigestError, Hasher, HashingReader, HashingWriter};
-pub use document::{Descriptor, DocumentError, Image, Layer};
+pub use document::{Descriptor, DockerConfig, DocumentError, Image, ImageHealth, Layer};
 pub use layer::{LayerError, Unpacked};
 pub use limits::Limits;
 pub use reference::{Reference, ReferenceError};

@@ -138,7 +138,7 @@ impl World {
             seed[8..16].copy_from_slice(&(node as u64).to_be_bytes());
             let core = Cluster::restore(id(node), config(node, 2), seed, world.wall(), records.iter().cloned());
             world.cores.push(core.expect("records of a core restore"));
-            world.input(node, Input::Task(TaskEvent::Recovered(Vec::new())));
+            world.input(node, Input::Task(TaskEvent::Recovered { running: Vec::new(), starting: Vec::new() }));
         }
         world
     }

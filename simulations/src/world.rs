@@ -256,7 +256,7 @@ impl World {
             self.ledger.violations.push(format!("incarnations: node {node} {what}"));
         }
         let found = self.nodes[node].containers.recover();
-        self.input(node, Input::Task(TaskEvent::Recovered(found)));
+        self.input(node, Input::Task(TaskEvent::Recovered { running: found, starting: Vec::new() }));
     }
 
     fn stop_node(&mut self, node: usize, power: bool) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod http;
+pub(crate) mod tools;
 pub(crate) mod traces;
 
 use std::fs;

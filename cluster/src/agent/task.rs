@@ -21,6 +21,8 @@ pub(super) struct Task {
     /// Grows from task to task of this run.
     pub(super) number: u64,
     running_since: Option<Instant>,
+    /// Whether it is ended because it does not work, so that its end is a failure whoever asked for it.
+    unhealthy: bool,
 }
 
 impl Task {
@@ -37,7 +39,7 @@ impl Task {
             error: String::new(),
             exit_code: None,
         };
-        Self { report, restart: order.spec.restart, number, running_since: None }
+        Self { report, restart: order.spec.restart, number, running_since: None, unhealthy: false }
     }
 
     /// Returns which replica of which service it is.
@@ -58,12 +60,18 @@ impl Task {
         true
     }
 
+    /// Takes it out of names and balancing because it does not work; tells whether that is news.
+    pub(super) fn give_up(&mut self, now: Now) -> bool {
+        self.unhealthy |= self.report.state < TaskState::Stopping;
+        self.advance(now, TaskState::Stopping)
+    }
+
     /// Moves it to its final state; tells whether it was not final before.
     pub(super) fn end(&mut self, now: Now, exit_code: Option<i32>, error: String) -> bool {
-        let asked = self.report.state == TaskState::Stopping;
+        let asked = self.report.state == TaskState::Stopping && !self.unhealthy;
         let state = match exit_code {
             Some(_) | None if asked => TaskState::Shutdown,
-            Some(0) if error.is_empty() => TaskState::Complete,
+            Some(0) if error.is_empty() && !self.unhealthy => TaskState::Complete,
             Some(_) | None => TaskState::Failed,
         };
         if !self.advance(now, state) {

@@ -64,7 +64,7 @@ impl World {
 
     fn recovered(mut self, orders: Vec<TaskOrder>) -> Self {
         self.containers.extend(orders.iter().map(|order| (order.id, (order.clone(), true))));
-        self.event(TaskEvent::Recovered(orders));
+        self.event(TaskEvent::Recovered { running: orders, starting: Vec::new() });
         self
     }
 

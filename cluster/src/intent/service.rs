@@ -3,16 +3,19 @@
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, Spread};
 use super::name::Name;
-use crate::hash;
 use crate::id::ServiceId;
 use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
-use crate::wire;
+
+pub mod container;
+pub mod health;
+mod task;
+
+pub use task::{ImageRef, RESTART_DELAY_MAX, Resources, RestartCondition, RestartPolicy, TaskSpec};
 
 /// One declared service, as the intent plane keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,120 +87,6 @@ pub struct PlacementSpec {
     pub platforms: Vec<(String, String)>,
 }
 
-/// What one task of a service runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskSpec {
-    /// The image.
-    pub image: ImageRef,
-    /// Replaces the image's entrypoint, unless empty.
-    pub command: Vec<String>,
-    /// Replaces the image's command, unless empty (or unless `command` is given).
-    pub args: Vec<String>,
-    /// `NAME=value`, added to the image's.
-    pub env: Vec<String>,
-    /// The container's labels.
-    pub labels: BTreeMap<String, String>,
-    /// Working directory; the image's unless given.
-    pub workdir: Option<String>,
-    /// User, `name|uid[:group|gid]`; the image's unless given.
-    pub user: Option<String>,
-    /// Host name; the task's id cut to 12 characters unless given, as Docker has it.
-    pub hostname: Option<String>,
-    /// Whether the root file system is read-only.
-    pub read_only: bool,
-    /// Signal that asks the task to end, by name; the image's or SIGTERM unless given.
-    pub stop_signal: Option<String>,
-    /// Time between that signal and SIGKILL, in milliseconds. Default 10 s, as Docker's.
-    pub stop_grace_ms: u64,
-    /// What the task may use at most.
-    pub limits: Resources,
-    /// When a task that ended is followed by another.
-    pub restart: RestartPolicy,
-    /// Raised by `service update --force`: a new revision though nothing else changed.
-    pub force_update: u64,
-}
-
-/// An image by name and, once pinned, by digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageRef {
-    /// As the operator wrote it, such as `web:latest`.
-    pub reference: String,
-    /// `sha256:…` of its manifest: all nodes run the same bytes even if the tag moves. Absent only while unknown.
-    pub digest: Option<String>,
-}
-
-/// Amounts of CPU, memory and processes; absent means unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// Billionths of a CPU.
-    pub nano_cpus: Option<u64>,
-    /// Bytes.
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads.
-    pub pids_max: Option<u64>,
-}
-
-/// When a task that ended is followed by another in its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartPolicy {
-    /// After which ends.
-    pub condition: RestartCondition,
-    /// Time before the first restart, in milliseconds; doubles with each failure in a row, up to [`RESTART_DELAY_MAX`].
-    pub delay_ms: u64,
-    /// Restarts in a row before the slot is given up; absent means no bound.
-    pub attempts_max: Option<u64>,
-}
-
-/// Longest time between two starts in a slot whose tasks keep failing.
-pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(60);
-
-/// After which ends of a task another is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RestartCondition {
-    /// Never.
-    None,
-    /// After a failure: a non-zero exit, a signal, or a start that failed.
-    OnFailure,
-    /// After any end.
-    Any,
-}
-
-impl Default for RestartPolicy {
-    /// Any end, one second apart at first, without a bound.
-    fn default() -> Self {
-        Self { condition: RestartCondition::Any, delay_ms: 1_000, attempts_max: None }
-    }
-}
-
-impl TaskSpec {
-    /// Returns the spec of a task that runs `image` as the image says.
-    pub fn new(image: ImageRef) -> Self {
-        Self {
-            image,
-            command: Vec::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            labels: BTreeMap::new(),
-            workdir: None,
-            user: None,
-            hostname: None,
-            read_only: false,
-            stop_signal: None,
-            stop_grace_ms: 10_000,
-            limits: Resources::default(),
-            restart: RestartPolicy::default(),
-            force_update: 0,
-        }
-    }
-}
-
-impl TaskSpec {
-    /// Returns the number that stands for this very spec: a hash of its encoding.
-    pub fn revision(&self) -> u64 {
-        hash::rank64("revision", &[&wire::encode(self)])
-    }
-}
-
 impl ServiceSpec {
     /// Returns the spec of a service of so many tasks that asks nothing of its nodes.
     pub fn new(name: Name, replicas: u32, task: TaskSpec) -> Self {
@@ -225,9 +114,7 @@ impl ServiceSpec {
         if self.replicas > REPLICAS_MAX {
             return Err(SpecError::Replicas { replicas: self.replicas });
         }
-        if self.task.image.reference.is_empty() {
-            return Err(SpecError::NoImage);
-        }
+        self.task.check()?;
         let placement = &self.placement;
         for count in [placement.constraints.len(), placement.spread.len(), placement.platforms.len()] {
             if count > CONSTRAINTS_MAX {
@@ -243,22 +130,14 @@ impl ServiceSpec {
 
     /// Returns an upper bound of the bytes of text in the spec.
     fn weight(&self) -> usize {
-        let map = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len() + 16).sum::<usize>();
-        let list = |list: &[String]| list.iter().map(|item| item.len() + 8).sum::<usize>();
-        let task = &self.task;
-        let options = [&task.workdir, &task.user, &task.hostname, &task.stop_signal, &task.image.digest];
+        let labels = self.labels.iter().map(|(key, value)| key.len() + value.len() + 16);
         let constraints = self.placement.constraints.iter().map(|one| one.to_string().len());
         let platforms = self.placement.platforms.iter().map(|(os, architecture)| os.len() + architecture.len() + 4);
-        map(&self.labels)
+        labels.sum::<usize>()
             + constraints.sum::<usize>()
             + self.placement.spread.iter().map(|one| one.attribute().to_string().len()).sum::<usize>()
             + platforms.sum::<usize>()
-            + map(&task.labels)
-            + list(&task.command)
-            + list(&task.args)
-            + list(&task.env)
-            + task.image.reference.len()
-            + options.iter().filter_map(|option| option.as_ref()).map(String::len).sum::<usize>()
+            + self.task.weight()
     }
 }
 
@@ -282,6 +161,14 @@ pub enum SpecError {
     /// No image was named.
     #[error("the service names no image")]
     NoImage,
+    /// One of the container's options is impossible.
+    #[error("invalid {what}: {reason}")]
+    Option {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The spec does not fit into one entry.
     #[error("the spec has {bytes} bytes, more than the {} allowed: shorten its arguments, environment or labels", VALUE_BYTES_MAX / 2)]
     TooLarge {

@@ -131,7 +131,7 @@ impl World {
         let found = node.containers.values().cloned().collect();
         self.drain(number);
         self.input(number, Input::Images(BTreeSet::from(["web:latest@sha256:00".to_string()])));
-        self.input(number, Input::Task(TaskEvent::Recovered(found)));
+        self.input(number, Input::Task(TaskEvent::Recovered { running: found, starting: Vec::new() }));
         let id = self.nodes[number].id;
         for other in (0..self.nodes.len()).filter(|other| *other != number) {
             if self.nodes[other].core.is_some() {

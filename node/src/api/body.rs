@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{ApiError, shown};
+use super::spec::of_models;
 
 /// Longest JSON body in bytes. A service spec may have half of `VALUE_BYTES_MAX`, so this is ample.
 pub(super) const JSON_BYTES_MAX: usize = 1 << 20;
@@ -65,8 +66,12 @@ fn parse<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     let malformed =
         |error: serde_json::Error| ApiError::BadRequest(format!("malformed JSON: {}", shown(&error.to_string())));
-    let parsed: T = serde_json::from_slice(bytes).map_err(malformed)?;
-    let given: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    let mut given: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    // What is spelt as the models do is parsed from the text, so that errors name a place in it.
+    let parsed: T = match of_models(&mut given) {
+        true => T::deserialize(&given).map_err(malformed)?,
+        false => serde_json::from_slice(bytes).map_err(malformed)?,
+    };
     let understood = serde_json::to_value(&parsed).map_err(|error| ApiError::internal(&error))?;
     match unknown_field(&given, &understood) {
         Some(field) => Err(ApiError::BadRequest(format!("unknown field {}", shown(&field)))),
@@ -127,6 +132,8 @@ mod tests {
             error(r#"{"TaskTemplate":{"ContainerSpec":{"Imagee":"web"}}}"#),
             "unknown field TaskTemplate.ContainerSpec.Imagee"
         );
+        let quirk = r#"{"TaskTemplate":{"ContainerSpec":{"Healthcheck":{"Test":["NONE"]}}}}"#;
+        assert!(parse::<ServiceSpec>(quirk.as_bytes()).is_ok());
         assert_eq!(error(r#"{"name":"web"}"#), "unknown field name");
         let quiet = r#"{"Name":"web","New":{"A":null,"B":[],"C":{},"D":0,"E":false,"F":""}}"#;
         assert_eq!(parse::<ServiceSpec>(quiet.as_bytes()).unwrap().name.as_deref(), Some("web"));

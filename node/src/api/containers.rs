@@ -13,6 +13,7 @@ use super::NodeHandle;
 use super::error::ApiError;
 use super::filters::{Filters, in_map};
 use super::params::Params;
+use crate::executor::health::Health;
 
 const FILTERS: &[&str] = &["id", "name", "label", "status", "is-task"];
 
@@ -26,7 +27,10 @@ pub(super) async fn list(
     let all = params.flag("all") || filters.values("status").next().is_some();
     let here = views.tasks.iter().filter(|task| task.node == node.about.id);
     let started = here.filter(|task| task.report.state >= TaskState::Running);
-    let chosen = started.filter(|task| all || !task.report.state.is_final()).map(|task| show(&views, task));
+    let chosen = started.filter(|task| all || !task.report.state.is_final()).map(|task| ContainerSummary {
+        status: Some(status(task, node.health.of(&task.report.id))),
+        ..show(&views, task)
+    });
     Ok(Json(chosen.filter(|container| matches(&filters, container)).collect()))
 }
 
@@ -40,6 +44,19 @@ fn matches(filters: &Filters, container: &ContainerSummary) -> bool {
         && filters.any("status", |status| status == state)
         && filters.any("is-task", |task| matches!(task, "1" | "true"))
         && filters.labels("label", in_map(&labels))
+}
+
+/// Returns where a container is in its life, in Docker's words.
+fn status(task: &TaskView, health: Option<Health>) -> String {
+    let report = &task.report;
+    let word = match report.state {
+        TaskState::Complete | TaskState::Failed | TaskState::Shutdown => {
+            return format!("Exited ({})", report.exit_code.unwrap_or(137));
+        }
+        TaskState::Stopping => "Stopping",
+        TaskState::Accepted | TaskState::Preparing | TaskState::Starting | TaskState::Running => "Up",
+    };
+    health.map_or_else(|| word.to_owned(), |health| format!("{word} ({})", health.status))
 }
 
 fn show(views: &Views, task: &TaskView) -> ContainerSummary {
@@ -57,15 +74,7 @@ fn show(views: &Views, task: &TaskView) -> ContainerSummary {
         ("com.docker.swarm.task.id".to_owned(), report.id.to_string()),
         ("com.docker.swarm.task.name".to_owned(), name.clone()),
     ]);
-    let (state, status) = match report.state {
-        TaskState::Complete | TaskState::Failed | TaskState::Shutdown => {
-            (ContainerState::EXITED, format!("Exited ({})", report.exit_code.unwrap_or(137)))
-        }
-        TaskState::Stopping => (ContainerState::RUNNING, "Stopping".to_owned()),
-        TaskState::Accepted | TaskState::Preparing | TaskState::Starting | TaskState::Running => {
-            (ContainerState::RUNNING, "Up".to_owned())
-        }
-    };
+    let state = if report.state.is_final() { ContainerState::EXITED } else { ContainerState::RUNNING };
     ContainerSummary {
         id: Some(report.id.to_string()),
         names: Some(vec![format!("/{name}")]),
@@ -76,7 +85,6 @@ fn show(views: &Views, task: &TaskView) -> ContainerSummary {
         ports: Some(Vec::new()),
         labels: Some(labels),
         state: Some(state),
-        status: Some(status),
         mounts: Some(Vec::new()),
         ..ContainerSummary::default()
     }

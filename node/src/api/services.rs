@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::filters::{Filters, in_map};
 use super::images::login;
 use super::params::{Params, Segment};
-use super::spec::{accept, show};
+use super::spec::{Spelt, accept, show};
 use super::status::{Conflict, Created, Stored};
 use super::time::rfc3339;
 use super::{NodeHandle, conflicts, lookup};
@@ -26,14 +26,17 @@ use crate::identity::random;
 const FILTERS: &[&str] = &["id", "name", "label", "mode", "runtime"];
 
 /// `GET /services`
-pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<DockerService>>, ApiError> {
+pub(super) async fn list(
+    State(node): State<NodeHandle>,
+    params: Params,
+) -> Result<Spelt<Vec<DockerService>>, ApiError> {
     let filters = Filters::read(&params, FILTERS)?;
     let views = node.views();
     let chosen = views.services.iter().filter(|service| matches(&filters, service)).map(|service| DockerService {
         service_status: params.flag("status").then(|| status(&views, service)),
         ..shown(service)
     });
-    Ok(Json(chosen.collect()))
+    Ok(Spelt(chosen.collect()))
 }
 
 fn matches(filters: &Filters, service: &Service) -> bool {
@@ -53,11 +56,14 @@ fn mode_word(mode: Mode) -> &'static str {
 }
 
 /// `GET /services/{id or name}`: Docker's answer, and `Conflict` if there is one.
-pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Inspected>, ApiError> {
+pub(super) async fn inspect(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+) -> Result<Spelt<Inspected>, ApiError> {
     let views = node.views();
     let service = lookup::service(&views, &id)?;
     // All fields are always filled in, so `insertDefaults` changes nothing.
-    Ok(Json(Inspected { service: shown(service), conflict: conflicts::of_service(&views, &service.spec.name) }))
+    Ok(Spelt(Inspected { service: shown(service), conflict: conflicts::of_service(&views, &service.spec.name) }))
 }
 
 /// A service, and the writes that contradict each other.

@@ -4,15 +4,22 @@
 //! something, and accepted when it is what Docker's client sends for an option that was not given.
 
 mod accept;
+mod container;
+mod health;
+mod mount;
 mod place;
 mod refuse;
 mod show;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
 pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
+pub use spelling::of_models;
+
 pub(super) use show::{image_text, show, show_template};
+pub(super) use spelling::Spelt;
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.
 const NS_PER_MS: i64 = 1_000_000;

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::Json;
 use axum::extract::State;
 use bollard::models::{
     ContainerStatus, ObjectVersion, Task, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskState as DockerState,
@@ -19,7 +18,7 @@ use shoal_cluster::{NodeId, ServiceId, TaskId, Views, hash};
 use super::error::{ApiError, shown};
 use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
-use super::spec::show_template;
+use super::spec::{Spelt, show_template};
 use super::time::rfc3339;
 use super::{NodeHandle, lookup};
 
@@ -37,23 +36,23 @@ struct Wanted {
 }
 
 /// `GET /tasks`
-pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<Task>>, ApiError> {
+pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Spelt<Vec<Task>>, ApiError> {
     let views = node.views();
     let wanted = Wanted::read(&params, &views, node.about.id)?;
-    Ok(Json(tasks(&views, &wanted)))
+    Ok(Spelt(tasks(&views, &wanted)))
 }
 
 /// `GET /tasks/{id}`
-pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Task>, ApiError> {
+pub(super) async fn inspect(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Spelt<Task>, ApiError> {
     let views = node.views();
     let all = tasks(&views, &Wanted::default());
     let has_id = |task: &&Task| task.id.as_deref() == Some(id.as_str());
     if let Some(task) = all.iter().find(has_id) {
-        return Ok(Json(task.clone()));
+        return Ok(Spelt(task.clone()));
     }
     let found = lookup::task(&views, &id)?.report.id.to_string();
     let task = all.into_iter().find(|task| task.id.as_ref() == Some(&found));
-    task.map(Json).ok_or_else(|| ApiError::not_found("task", &id))
+    task.map(Spelt).ok_or_else(|| ApiError::not_found("task", &id))
 }
 
 impl Wanted {

@@ -233,7 +233,7 @@ async fn bodies_that_make_no_sense_are_refused_and_change_nothing() {
             400,
             "-1 replicas",
         ),
-        (r#"{"Name":"x","TaskTemplate":{"ContainerSpec":{"Image":"far:1","TTY":true}}}"#, 501, "--tty"),
+        (r#"{"Name":"x","TaskTemplate":{"ContainerSpec":{"Image":"far:1","OomScoreAdj":5}}}"#, 501, "--oom-score-adj"),
     ] {
         let (found, answer) = create(body).await;
         assert_eq!(found.as_u16(), status, "{body}: {answer}");

@@ -2,7 +2,10 @@
 
 mod converge;
 mod create;
+mod flags;
 mod list;
+mod mounts;
+mod options;
 mod update;
 
 use std::process::ExitCode;
@@ -10,9 +13,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use bollard::models::{Service, ServiceSpec};
 use clap::{Args, Subcommand};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::output::Output;
+use crate::api::of_models;
 use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 use converge::converge;
@@ -88,7 +93,14 @@ fn scale(text: &str) -> Result<(String, u32), String> {
 
 /// Returns a service by id or name.
 async fn find(client: &Client, name: &str) -> anyhow::Result<Service> {
-    Ok(client.docker().inspect_service(name, None).await.map_err(|error| client.error(error))?)
+    ask(client, &format!("/services/{}", encoded(name))).await
+}
+
+/// Asks for services or tasks: those hold specs, in which Docker and the models that we parse with spell differently.
+async fn ask<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result<T> {
+    let mut value: Value = client.ask(path).await?;
+    of_models(&mut value);
+    serde_json::from_value(value).context("the answer of the node is not understood: is it of another version?")
 }
 
 /// Changes a service's spec, and once more from the start if somebody else has changed it in between.

@@ -4,17 +4,33 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 use shoal_cluster::TaskOrder;
+use shoal_cluster::intent::service::container::Dns;
 use shoal_cluster::plan::addresses::Addresses;
 use shoal_cluster::plan::names::ZONE;
-use shoal_runtime::container::{ContainerSpec, Limits};
+use shoal_runtime::container::ContainerSpec;
+use shoal_runtime::image::Image;
 
-use super::Host;
+use super::{Host, health, options};
 
+/// What resolvers are told unless the service says otherwise: short names are looked for in the zone first.
+const OPTIONS: &str = "ndots:1 timeout:2 attempts:3";
 /// Characters of a task's id that serve as its host name, as Docker has it.
 const HOSTNAME_CHARS: usize = 12;
 
 /// Returns the container that runs `order` on these layers, with the node's DNS server at `dns`.
 pub(super) fn container(
+    host: &Host,
+    order: &TaskOrder,
+    image: &ImageConfiguration,
+    layers: Vec<PathBuf>,
+    dns: Addresses,
+) -> ContainerSpec {
+    let mut made = base(host, order, image, layers, dns);
+    options::apply(&order.spec, &mut made, |_, _| PathBuf::new());
+    made
+}
+
+fn base(
     host: &Host,
     order: &TaskOrder,
     image: &ImageConfiguration,
@@ -41,26 +57,21 @@ pub(super) fn container(
         env: config.env().iter().flatten().cloned().chain(env).chain(spec.env.iter().cloned()).collect(),
         cwd: spec.workdir.clone().or_else(|| config.working_dir().clone()).unwrap_or_default(),
         user: spec.user.clone().or_else(|| config.user().clone()).unwrap_or_default(),
-        resolv_conf: resolv_conf(dns),
+        resolv_conf: resolv_conf(dns, &spec.container.dns),
         hosts: order.addresses.iter().map(|address| (address, hostname.clone())).collect(),
         hostname,
-        readonly_rootfs: spec.read_only,
-        limits: Limits {
-            memory_bytes: spec.limits.memory_bytes,
-            nano_cpus: spec.limits.nano_cpus,
-            pids_max: spec.limits.pids_max,
-            where_possible: false,
-        },
         cgroup_parent: host.cgroup_parent.clone(),
         id,
         ..ContainerSpec::default()
     }
 }
 
-/// Takes from the image what the service leaves open and the order must tell a restarted node: the stop signal.
-pub(super) fn take_defaults(order: &mut TaskOrder, image: &ImageConfiguration) {
-    let signal = || image.config().as_ref().and_then(|config| config.stop_signal().clone());
+/// Takes from the image what the service leaves open and the order must tell a restarted node: the stop signal and the
+/// health check.
+pub(super) fn take_defaults(order: &mut TaskOrder, image: &Image) {
+    let signal = || image.config.config().as_ref().and_then(|config| config.stop_signal().clone());
     order.spec.stop_signal = order.spec.stop_signal.take().or_else(signal);
+    order.spec.health = health::complete(order.spec.health.as_ref(), &image.docker);
 }
 
 /// Returns what to run: the service's command replaces the image's entrypoint and its own default arguments.
@@ -73,10 +84,12 @@ fn command(order: &TaskOrder, entrypoint: Option<&[String]>, cmd: Option<&[Strin
     [entrypoint.unwrap_or_default(), args].concat()
 }
 
-/// Returns the resolver's configuration: the node's own DNS server, and the zone for plain names.
-fn resolv_conf(dns: Addresses) -> String {
-    let server = dns.iter().next().map_or_else(String::new, |address| format!("nameserver {address}\n"));
-    format!("{server}search {ZONE}\noptions ndots:1 timeout:2 attempts:3\n")
+/// Returns the resolver's configuration: the node's own DNS server, the zone for plain names, and what the service asks.
+fn resolv_conf(server: Addresses, asked: &Dns) -> String {
+    let server = server.iter().next().map_or_else(String::new, |address| format!("nameserver {address}\n"));
+    let search = [&[ZONE.to_owned()][..], &asked.search].concat().join(" ");
+    let options = if asked.options.is_empty() { OPTIONS.to_owned() } else { asked.options.join(" ") };
+    format!("{server}search {search}\noptions {options}\n")
 }
 
 /// Returns the number of the signal that asks this task to end.

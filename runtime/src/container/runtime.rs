@@ -83,6 +83,13 @@ struct Phase {
     started_at_ms: u64,
 }
 
+impl ContainerSpec {
+    /// Says why no container can be made from it, as far as it alone tells; [`Runtime::create`] does the same first.
+    pub fn check(&self) -> Result<(), StartError> {
+        check::spec(self).map_err(StartError::Invalid)
+    }
+}
+
 impl Runtime {
     /// Opens a state directory, making it if needed, adopts the containers whose shims live and settles the others:
     /// afterwards [`list`](Self::list) tells the truth about each. The path should be at most 2,000 bytes long.
@@ -125,7 +132,7 @@ impl Runtime {
     /// [`start`](Self::start). Until then the network can be plugged in. If it fails, nothing is left behind; if the
     /// future is dropped, the creation goes on by itself.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Created, StartError> {
-        check::spec(spec).map_err(StartError::Invalid)?;
+        spec.check()?;
         let (under_way, ended) = watch::channel(());
         {
             let mut containers = self.containers();

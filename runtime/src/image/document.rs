@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use oci_spec::image::{Descriptor as OciDescriptor, ImageConfiguration, ImageManifest, Os};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -41,6 +42,8 @@ pub struct Image {
     pub config_digest: Digest,
     /// What to run, with which environment, as what user.
     pub config: ImageConfiguration,
+    /// What Docker's images say beyond that.
+    pub docker: DockerConfig,
     /// Its layers, the lowest first.
     pub layers: Vec<Layer>,
     /// Bytes of configuration and layers as stored.
@@ -49,6 +52,41 @@ pub struct Image {
     pub references: BTreeSet<Reference>,
     /// Digests of the indexes by which it was fetched, and by which it goes too.
     pub indexes: BTreeSet<Digest>,
+}
+
+/// What Docker writes into an image's configuration beyond the OCI specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DockerConfig {
+    /// How a container is found to be well.
+    pub healthcheck: Option<ImageHealth>,
+    /// What runs a command line; `/bin/sh -c` unless given.
+    pub shell: Option<Vec<String>>,
+}
+
+/// An image's `HEALTHCHECK`. Times are in nanoseconds; what is 0 or absent is as by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageHealth {
+    /// `NONE`, `CMD` and a command, or `CMD-SHELL` and a command line.
+    pub test: Option<Vec<String>>,
+    /// Time between two tries.
+    pub interval: Option<i64>,
+    /// How long one may take.
+    pub timeout: Option<i64>,
+    /// For how long after the start failures do not count.
+    pub start_period: Option<i64>,
+    /// Time between two tries in that period.
+    pub start_interval: Option<i64>,
+    /// Failures in a row that make it unhealthy.
+    pub retries: Option<i64>,
+}
+
+/// The part of a configuration that [`DockerConfig`] is in.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Extended {
+    config: Option<DockerConfig>,
 }
 
 /// Why a manifest or configuration was refused.
@@ -145,6 +183,7 @@ impl Manifest {
 
     /// Puts a manifest and its configuration together.
     pub(super) fn into_image(self, digest: Digest, config: &[u8]) -> Result<Image, DocumentError> {
+        let docker = parse_json::<Extended>("image configuration", config)?.config.unwrap_or_default();
         let (config, diff_ids) = parse_config(config)?;
         if diff_ids.len() != self.layers.len() {
             return Err(DocumentError::Mismatch { layers: self.layers.len(), diff_ids: diff_ids.len() });
@@ -155,6 +194,7 @@ impl Manifest {
             digest,
             config_digest: self.config.digest,
             config,
+            docker,
             layers,
             size_bytes,
             references: BTreeSet::new(),

@@ -47,6 +47,49 @@ fn a_task_is_reported_through_all_its_states() {
 }
 
 #[test]
+fn a_task_that_does_not_work_leaves_the_names_at_once_and_its_end_is_a_failure_whatever_its_exit_code() {
+    let mut world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
+    let task = world.the_running();
+    world.event(TaskEvent::Unhealthy(task));
+    assert_eq!(world.in_state(TaskState::Stopping), [(1, 1)]);
+    assert_eq!(world.started.len(), 1, "its slot is not free before it has ended");
+    world.event(TaskEvent::Running(task));
+    assert_eq!(world.running(), []);
+    world.end(task, 0);
+    let failed = world.own().into_iter().find(|report| report.id == task).expect("it is shown");
+    assert_eq!((failed.state, failed.exit_code), (TaskState::Failed, Some(0)));
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.running(), world.started.len()), ([(1, 1)].into(), 2));
+}
+
+#[test]
+fn a_task_that_was_stopped_before_its_check_failed_was_stopped() {
+    let mut world = World::new(&[service(1, "web", 1, 1)]);
+    world.obedient = false;
+    let mut world = world.recovered(Vec::new());
+    let task = world.started[0].id;
+    world.event(TaskEvent::Running(task));
+    let name = service(1, "web", 1, 1).spec.name;
+    world.intent.write_service(2, &service(1, "web", 0, 1));
+    world.settle();
+    assert_eq!(world.in_state(TaskState::Stopping), [(1, 1)], "{name}");
+    world.event(TaskEvent::Unhealthy(task));
+    world.end(task, 137);
+    assert_eq!(world.own().iter().filter(|report| report.state == TaskState::Failed).count(), 0);
+}
+
+#[test]
+fn a_task_found_again_whose_check_was_never_passed_does_not_run_yet() {
+    let world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
+    let order = world.started[0].clone();
+    let mut again = World::new(&[service(1, "web", 1, 1)]);
+    again.event(TaskEvent::Recovered { running: Vec::new(), starting: [order.clone()].into() });
+    assert_eq!((again.in_state(TaskState::Starting), again.started.len()), ([(1, 1)].into(), 0));
+    again.event(TaskEvent::Running(order.id));
+    assert_eq!(again.running(), [(1, 1)]);
+}
+
+#[test]
 fn a_crash_loop_is_backed_off_shown_with_its_error_and_its_history_is_bounded() {
     let mut world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
     let mut waits = Vec::new();

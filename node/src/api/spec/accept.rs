@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     Limit, ServiceSpec as DockerSpec, ServiceSpecMode, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec,
-    TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
+    TaskSpecLogDriver, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use shoal_cluster::intent::constraint::ConstraintError;
 use shoal_cluster::intent::name::{Name, NameError};
@@ -14,7 +14,8 @@ use shoal_cluster::intent::service::{
 use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
-use super::{NS_PER_MS, place, refuse};
+use super::{NS_PER_MS, container as options, health, place, refuse};
+use crate::executor;
 
 /// Why a spec was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum AcceptError {
     /// A constraint or preference is none.
     #[error("invalid placement: {0}")]
     Placement(#[from] ConstraintError),
+    /// No container could be made like that.
+    #[error("{0}")]
+    Container(String),
     /// It exceeds a bound.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -63,6 +67,7 @@ pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptErro
     let task = task(spec.task_template.unwrap_or_default())?;
     let spec = ServiceSpec { labels: map("Labels", spec.labels)?, task, ..outline };
     spec.check()?;
+    executor::check(&spec.task).map_err(AcceptError::Container)?;
     Ok(spec)
 }
 
@@ -97,7 +102,7 @@ fn replicas(mode: Option<&ServiceSpecMode>) -> Result<u32, AcceptError> {
 
 fn task(spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
     let limits = spec.resources.and_then(|resources| resources.limits);
-    let container = container(spec.container_spec.unwrap_or_default())?;
+    let container = container(spec.container_spec.unwrap_or_default(), spec.log_driver)?;
     Ok(TaskSpec {
         limits: limits.as_ref().map_or(Ok(Resources::default()), resources)?,
         restart: spec.restart_policy.as_ref().map_or(Ok(RestartPolicy::default()), restart)?,
@@ -106,7 +111,8 @@ fn task(spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
     })
 }
 
-fn container(spec: TaskSpecContainerSpec) -> Result<TaskSpec, AcceptError> {
+fn container(mut spec: TaskSpecContainerSpec, log_driver: Option<TaskSpecLogDriver>) -> Result<TaskSpec, AcceptError> {
+    let container = options::options(&mut spec, log_driver)?;
     let image = image(spec.image.as_deref().unwrap_or_default())?;
     let defaults = TaskSpec::new(image);
     let grace = spec.stop_grace_period.map(|ns| milliseconds("ContainerSpec.StopGracePeriod", ns)).transpose()?;
@@ -121,6 +127,8 @@ fn container(spec: TaskSpecContainerSpec) -> Result<TaskSpec, AcceptError> {
         read_only: spec.read_only.unwrap_or_default(),
         stop_signal: signal(spec.stop_signal)?,
         stop_grace_ms: grace.unwrap_or(defaults.stop_grace_ms),
+        container,
+        health: spec.health_check.map(health::accept).transpose()?.flatten(),
         ..defaults
     })
 }
@@ -172,7 +180,7 @@ fn restart(policy: &TaskSpecRestartPolicy) -> Result<RestartPolicy, AcceptError>
 }
 
 /// Returns nanoseconds as milliseconds, rounded up so that a wait never becomes none.
-fn milliseconds(field: &'static str, ns: i64) -> Result<u64, AcceptError> {
+pub(super) fn milliseconds(field: &'static str, ns: i64) -> Result<u64, AcceptError> {
     let ns = u64::try_from(ns).map_err(|_| AcceptError::Invalid { field, reason: "it is negative".to_owned() })?;
     Ok(ns.div_ceil(NS_PER_MS.unsigned_abs()))
 }
@@ -185,19 +193,22 @@ fn check_text(field: &'static str, text: &str) -> Result<(), AcceptError> {
     }
 }
 
-fn text(field: &'static str, text: Option<String>) -> Result<Option<String>, AcceptError> {
+pub(super) fn text(field: &'static str, text: Option<String>) -> Result<Option<String>, AcceptError> {
     let text = text.filter(|text| !text.is_empty());
     text.iter().try_for_each(|text| check_text(field, text))?;
     Ok(text)
 }
 
-fn texts(field: &'static str, list: Option<Vec<String>>) -> Result<Vec<String>, AcceptError> {
+pub(super) fn texts(field: &'static str, list: Option<Vec<String>>) -> Result<Vec<String>, AcceptError> {
     let list = list.unwrap_or_default();
     list.iter().try_for_each(|text| check_text(field, text))?;
     Ok(list)
 }
 
-fn map(field: &'static str, map: Option<HashMap<String, String>>) -> Result<BTreeMap<String, String>, AcceptError> {
+pub(super) fn map(
+    field: &'static str,
+    map: Option<HashMap<String, String>>,
+) -> Result<BTreeMap<String, String>, AcceptError> {
     let map: BTreeMap<_, _> = map.unwrap_or_default().into_iter().collect();
     match map.contains_key("") {
         true => Err(AcceptError::Invalid { field, reason: "a label has no key".to_owned() }),

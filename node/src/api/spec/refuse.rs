@@ -2,8 +2,11 @@
 
 use bollard::models::{
     EndpointSpec, ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec,
-    TaskSpecContainerSpecDnsConfig as DnsConfig, TaskSpecContainerSpecIsolationEnum as Isolation,
-    TaskSpecContainerSpecPrivileges as Privileges, TaskSpecResources,
+    TaskSpecContainerSpecIsolationEnum as Isolation, TaskSpecContainerSpecPrivileges as Privileges,
+    TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmorMode,
+    TaskSpecContainerSpecPrivilegesCredentialSpec as CredentialSpec,
+    TaskSpecContainerSpecPrivilegesSeLinuxContext as SeLinuxContext,
+    TaskSpecContainerSpecPrivilegesSeccompModeEnum as SeccompMode, TaskSpecResources,
 };
 
 use super::accept::AcceptError;
@@ -24,7 +27,7 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), AcceptError> {
     spec.task_template.as_ref().map_or(Ok(()), task)
 }
 
-fn check(checks: &[Check]) -> Result<(), AcceptError> {
+pub(super) fn check(checks: &[Check]) -> Result<(), AcceptError> {
     match checks.iter().find(|(asked, ..)| *asked) {
         Some(&(_, option, field)) => Err(AcceptError::Unsupported { option, field }),
         None => Ok(()),
@@ -50,7 +53,6 @@ fn task(task: &TaskSpec) -> Result<(), AcceptError> {
         (task.plugin_spec.is_some(), "plugins as services", "TaskTemplate.PluginSpec"),
         (task.network_attachment_spec.is_some(), "network attachments", "TaskTemplate.NetworkAttachmentSpec"),
         (!matches!(runtime, "" | "container"), "other runtimes than containers", "TaskTemplate.Runtime"),
-        (task.log_driver.is_some(), "--log-driver", "TaskTemplate.LogDriver"),
         (!networks_built_in(task.networks.as_deref()), "other networks than the built-in one", "TaskTemplate.Networks"),
         (
             task.restart_policy.as_ref().is_some_and(|policy| number(policy.window)),
@@ -74,33 +76,26 @@ fn resources(resources: &TaskSpecResources) -> Result<(), AcceptError> {
 fn container(container: &TaskSpecContainerSpec) -> Result<(), AcceptError> {
     let isolated = matches!(container.isolation, Some(Isolation::PROCESS | Isolation::HYPERV));
     check(&[
-        (some(&container.mounts), "--mount", "ContainerSpec.Mounts"),
         (some(&container.secrets), "--secret", "ContainerSpec.Secrets"),
         (some(&container.configs), "--config", "ContainerSpec.Configs"),
-        (some(&container.groups), "--group", "ContainerSpec.Groups"),
-        (some(&container.hosts), "--host", "ContainerSpec.Hosts"),
-        (some(&container.capability_add), "--cap-add", "ContainerSpec.CapabilityAdd"),
-        (some(&container.capability_drop), "--cap-drop", "ContainerSpec.CapabilityDrop"),
-        (some(&container.ulimits), "--ulimit", "ContainerSpec.Ulimits"),
-        (container.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()), "--sysctl", "ContainerSpec.Sysctls"),
-        (container.health_check.is_some(), "--health-… options", "ContainerSpec.HealthCheck"),
-        (container.dns_config.as_ref().is_some_and(dns), "--dns", "ContainerSpec.DNSConfig"),
-        (container.privileges.as_ref().is_some_and(privileges), "privileges", "ContainerSpec.Privileges"),
-        (container.tty == Some(true), "--tty", "ContainerSpec.TTY"),
-        (container.open_stdin == Some(true), "open standard input", "ContainerSpec.OpenStdin"),
-        (container.init == Some(true), "--init", "ContainerSpec.Init"),
         (number(container.oom_score_adj), "--oom-score-adj", "ContainerSpec.OomScoreAdj"),
         (isolated, "--isolation", "ContainerSpec.Isolation"),
+    ])?;
+    container.privileges.as_ref().map_or(Ok(()), privileges)
+}
+
+fn privileges(privileges: &Privileges) -> Result<(), AcceptError> {
+    let seccomp = privileges.seccomp.clone().unwrap_or_default();
+    let profile = seccomp.profile.is_some_and(|profile| !profile.is_empty());
+    let app_armor = privileges.app_armor.as_ref().and_then(|app_armor| app_armor.mode);
+    let credentials = privileges.credential_spec.clone().unwrap_or_default();
+    let context = privileges.se_linux_context.clone().unwrap_or_default();
+    check(&[
+        (profile || seccomp.mode == Some(SeccompMode::CUSTOM), "a seccomp profile of one's own", "Privileges.Seccomp"),
+        (!matches!(app_armor, None | Some(AppArmorMode::EMPTY)), "AppArmor", "Privileges.AppArmor"),
+        (credentials != CredentialSpec::default(), "--credential-spec", "Privileges.CredentialSpec"),
+        (context != SeLinuxContext::default(), "SELinux", "Privileges.SELinuxContext"),
     ])
-}
-
-fn dns(dns: &DnsConfig) -> bool {
-    some(&dns.nameservers) || some(&dns.search) || some(&dns.options)
-}
-
-fn privileges(privileges: &Privileges) -> bool {
-    *privileges != Privileges { no_new_privileges: Some(false), ..Privileges::default() }
-        && *privileges != Privileges::default()
 }
 
 fn networks_built_in(networks: Option<&[bollard::models::NetworkAttachmentConfig]>) -> bool {
@@ -110,7 +105,7 @@ fn networks_built_in(networks: Option<&[bollard::models::NetworkAttachmentConfig
     })
 }
 
-fn some<T>(list: &Option<Vec<T>>) -> bool {
+pub(super) fn some<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 

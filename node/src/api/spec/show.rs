@@ -11,7 +11,7 @@ use shoal_cluster::intent::service::{
     ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
 };
 
-use super::{NS_PER_MS, place};
+use super::{NS_PER_MS, container as options, health, place};
 
 /// Returns the spec as Docker has it.
 pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
@@ -45,7 +45,7 @@ pub(in crate::api) fn show_template(spec: &ServiceSpec) -> DockerTaskSpec {
 
 /// Returns the task's part of a spec as Docker has it.
 fn show_task(task: &TaskSpec) -> DockerTaskSpec {
-    let container = TaskSpecContainerSpec {
+    let mut container = TaskSpecContainerSpec {
         image: Some(image_text(&task.image)),
         labels: non_empty(map(&task.labels)),
         command: list(&task.command),
@@ -57,14 +57,17 @@ fn show_task(task: &TaskSpec) -> DockerTaskSpec {
         read_only: task.read_only.then_some(true),
         stop_signal: task.stop_signal.clone(),
         stop_grace_period: Some(nanoseconds(task.stop_grace_ms)),
+        health_check: task.health.as_ref().map(health::show),
         ..TaskSpecContainerSpec::default()
     };
+    options::show(&task.container, &mut container);
     DockerTaskSpec {
         container_spec: Some(container),
         resources: Some(TaskSpecResources { limits: limits(&task.limits), ..TaskSpecResources::default() }),
         restart_policy: Some(restart(&task.restart)),
         force_update: Some(task.force_update),
         runtime: Some("container".to_owned()),
+        log_driver: options::show_log(task.container.log.as_ref()),
         ..DockerTaskSpec::default()
     }
 }
@@ -89,7 +92,7 @@ fn list(items: &[String]) -> Option<Vec<String>> {
     (!items.is_empty()).then(|| items.to_vec())
 }
 
-fn nanoseconds(ms: u64) -> i64 {
+pub(super) fn nanoseconds(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(NS_PER_MS)
 }
 

@@ -1,6 +1,7 @@
 //! Round trips between Docker's spec and shoal's, and what is refused.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bollard::models::{ServiceSpec as DockerSpec, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec};
 use proptest::collection::{btree_map, vec};
@@ -9,6 +10,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::service::container::{ContainerOptions, Dns, Host, Log, Mount, MountSource, Ulimit};
+use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
 use shoal_cluster::intent::service::{
     ImageRef, Mode, PlacementSpec, Reserved, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
 };
@@ -68,15 +71,13 @@ fn what_dockers_client_sends_for_options_that_were_not_given_is_accepted() {
 fn what_shoal_does_not_have_is_refused_by_its_name() {
     let container = "TaskTemplate/ContainerSpec";
     for (path, value, option) in [
-        (format!("{container}/Mounts"), json!([{ "Target": "/a", "Type": "volume" }]), "--mount"),
         (format!("{container}/Secrets"), json!([{ "SecretID": "a" }]), "--secret"),
         (format!("{container}/Configs"), json!([{ "ConfigID": "a" }]), "--config"),
-        (format!("{container}/HealthCheck"), json!({ "Test": ["CMD", "true"] }), "--health-"),
-        (format!("{container}/DNSConfig"), json!({ "Nameservers": ["1.1.1.1"] }), "--dns"),
-        (format!("{container}/Privileges"), json!({ "NoNewPrivileges": true }), "privileges"),
-        (format!("{container}/CapabilityAdd"), json!(["CAP_NET_ADMIN"]), "--cap-add"),
-        (format!("{container}/Init"), json!(true), "--init"),
-        (format!("{container}/TTY"), json!(true), "--tty"),
+        (format!("{container}/OomScoreAdj"), json!(5), "--oom-score-adj"),
+        (format!("{container}/Privileges"), json!({ "Seccomp": { "Mode": "custom" } }), "seccomp"),
+        (format!("{container}/Privileges"), json!({ "AppArmor": { "Mode": "default" } }), "AppArmor"),
+        (format!("{container}/Privileges"), json!({ "SELinuxContext": { "Disable": true } }), "SELinux"),
+        (format!("{container}/Privileges"), json!({ "CredentialSpec": { "File": "a" } }), "--credential-spec"),
         (format!("{container}/Isolation"), json!("hyperv"), "--isolation"),
         (format!("{container}/Hostname"), json!("{{.Node.Hostname}}"), "templates"),
         (
@@ -85,7 +86,12 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
             "--generic-resource",
         ),
         ("TaskTemplate/RestartPolicy".to_owned(), json!({ "Window": 1 }), "--restart-window"),
-        ("TaskTemplate/LogDriver".to_owned(), json!({ "Name": "syslog" }), "--log-driver"),
+        ("TaskTemplate/LogDriver".to_owned(), json!({ "Name": "syslog" }), "log drivers besides json-file"),
+        (
+            "TaskTemplate/LogDriver".to_owned(),
+            json!({ "Name": "json-file", "Options": { "tag": "x" } }),
+            "--log-opt besides",
+        ),
         ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "other" }]), "networks"),
         ("EndpointSpec/Ports".to_owned(), json!([{ "TargetPort": 80 }]), "--publish"),
         ("UpdateConfig".to_owned(), json!({ "Parallelism": 2 }), "--update-"),
@@ -95,6 +101,57 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
         assert!(error.is_unsupported(), "{path}: {error}");
         assert!(error.to_string().starts_with("shoal does not support "), "{path}: {error}");
         assert!(error.to_string().contains(option), "{path}: {error}");
+    }
+}
+
+#[test]
+fn what_shoals_mounts_cannot_do_is_refused_by_its_name() {
+    for (mount, option) in [
+        (json!({ "Type": "npipe" }), "type=npipe"),
+        (json!({ "Type": "image" }), "type=image"),
+        (json!({ "Type": "cluster" }), "type=cluster"),
+        (json!({ "Type": "bind", "Consistency": "cached" }), "consistency"),
+        (json!({ "Type": "bind", "BindOptions": { "Propagation": "rshared" } }), "bind-propagation"),
+        (json!({ "Type": "bind", "BindOptions": { "NonRecursive": true } }), "bind-recursive"),
+        (json!({ "Type": "bind", "BindOptions": { "CreateMountpoint": true } }), "making the source"),
+        (json!({ "Type": "volume", "VolumeOptions": { "Subpath": "a" } }), "volume-subpath"),
+        (json!({ "Type": "volume", "VolumeOptions": { "DriverConfig": { "Name": "nfs" } } }), "volume drivers"),
+        (json!({ "Type": "volume", "VolumeOptions": { "DriverConfig": { "Options": { "o": "x" } } } }), "volume-opt"),
+        (json!({ "Type": "tmpfs", "TmpfsOptions": { "Options": [["exec"]] } }), "tmpfs-options"),
+    ] {
+        let mut mount = mount;
+        mount["Target"] = json!("/a");
+        let error = accepted(with("TaskTemplate/ContainerSpec/Mounts", json!([mount]))).unwrap_err();
+        assert!(error.is_unsupported() && error.to_string().contains(option), "{option}: {error}");
+    }
+}
+
+/// As Docker's clients send it: without a `NoNewPrivileges` of their own, and with Go's names.
+#[test]
+fn set_uid_programs_raise_privileges_only_where_a_label_says_so() {
+    let container = "TaskTemplate/ContainerSpec";
+    let plain = accepted(with(&format!("{container}/Privileges"), json!({ "NoNewPrivileges": false }))).unwrap();
+    assert!(!plain.task.container.new_privileges);
+    let labels = json!({ "shoal.new-privileges": "true", "a": "b" });
+    let asked = accepted(with(&format!("{container}/Labels"), labels)).unwrap();
+    assert!(asked.task.container.new_privileges);
+    assert_eq!(asked.task.labels.len(), 1, "what has a place of its own is no label");
+    assert_eq!(accept(show(&asked)).unwrap(), asked);
+    let wrong = accepted(with(&format!("{container}/Labels"), json!({ "shoal.new-privileges": "yes" })));
+    assert!(wrong.unwrap_err().to_string().contains("neither true nor false"));
+}
+
+#[test]
+fn log_sizes_are_dockers_and_the_driver_may_be_named_alone() {
+    let log = |options: Value| {
+        let driver = json!({ "Name": "json-file", "Options": options });
+        accepted(with("TaskTemplate/LogDriver", driver)).map(|spec| spec.task.container.log.unwrap())
+    };
+    assert_eq!(log(json!({ "max-size": "10m" })).unwrap().file_bytes_max, Some(10_000_000));
+    assert_eq!(log(json!({ "max-size": "64kb", "max-file": "3" })).unwrap().files_max, Some(3));
+    assert_eq!(log(json!({})).unwrap(), Log::default());
+    for wrong in [json!({ "max-size": "much" }), json!({ "max-size": "1" }), json!({ "max-file": "0" })] {
+        assert!(!log(wrong).unwrap_err().is_unsupported());
     }
 }
 
@@ -131,6 +188,25 @@ fn impossible_values_are_refused_with_their_field() {
         (format!("{container}/Labels"), json!({ "": "x" }), "no key"),
         ("TaskTemplate/Resources/Limits".to_owned(), json!({ "MemoryBytes": -1 }), "negative"),
         ("TaskTemplate/RestartPolicy".to_owned(), json!({ "MaxAttempts": -1 }), "negative"),
+        (format!("{container}/Mounts"), json!([{ "Type": "bind", "Target": "/a", "Source": "b" }]), "absolute path"),
+        (format!("{container}/Mounts"), json!([{ "Type": "tmpfs", "Target": "/" }]), "target"),
+        (format!("{container}/Mounts"), json!([{ "Type": "tmpfs", "Target": "/a", "Source": "/b" }]), "no source"),
+        (format!("{container}/Mounts"), json!([{ "Type": "tmpfs", "Target": "/proc/x" }]), "/proc/x"),
+        (format!("{container}/Hosts"), json!(["db 10.0.0.7"]), "IP address"),
+        (format!("{container}/Hosts"), json!(["10.0.0.7"]), "no name"),
+        (format!("{container}/DNSConfig"), json!({ "Nameservers": ["x"] }), "IP address"),
+        (format!("{container}/DNSConfig"), json!({ "Search": ["a\nb"] }), "spaces"),
+        (format!("{container}/CapabilityAdd"), json!(["CAP_FLY"]), "CAP_FLY"),
+        (format!("{container}/Ulimits"), json!([{ "Name": "nofile", "Soft": 2, "Hard": 1 }]), "soft"),
+        (format!("{container}/Ulimits"), json!([{ "Name": "nope", "Soft": 1, "Hard": 1 }]), "nope"),
+        (format!("{container}/Sysctls"), json!({ "kernel.panic": "1" }), "kernel.panic"),
+        (format!("{container}/Groups"), json!(vec!["g"; 65]), "too many"),
+        (format!("{container}/HealthCheck"), json!({ "Test": ["CMD"] }), "no command"),
+        (format!("{container}/HealthCheck"), json!({ "Test": ["EXEC", "x"] }), "CMD-SHELL"),
+        (format!("{container}/HealthCheck"), json!({ "Test": ["HTTP", "0", "/"] }), "no port"),
+        (format!("{container}/HealthCheck"), json!({ "Test": ["HTTP", "80", "/a b"] }), "not a path"),
+        (format!("{container}/HealthCheck"), json!({ "Interval": -1 }), "negative"),
+        ("TaskTemplate/Resources/Limits".to_owned(), json!({ "MemoryBytes": 4096 }), "6 MiB"),
         (format!("{container}/Env"), json!([format!("A={}", "x".repeat(70_000))]), "more than"),
     ] {
         let error = accepted(with(&path, value)).unwrap_err();
@@ -177,8 +253,8 @@ prop_compose! {
 
 prop_compose! {
     fn limits()(
-        nano_cpus in option::of(1..i64::MAX.unsigned_abs()),
-        memory_bytes in option::of(1..i64::MAX.unsigned_abs()),
+        nano_cpus in option::of(10_000_000..i64::MAX.unsigned_abs()),
+        memory_bytes in option::of(6 << 20..i64::MAX.unsigned_abs()),
         pids_max in option::of(1..100_000_u64),
     ) -> Resources {
         Resources { nano_cpus, memory_bytes, pids_max }
@@ -198,15 +274,84 @@ prop_compose! {
         read_only: bool,
         stop_signal in option::of(prop_oneof![Just("SIGINT".to_owned()), Just("15".to_owned()), Just("quit".to_owned())]),
         stop_grace_ms in 0..1_000_000_000_u64,
+        (container, health) in (options(), option::of(health())),
         limits in limits(),
         restart in restart(),
         force_update: u64,
     ) -> TaskSpec {
         let ((command, args, env), (workdir, user, hostname)) = (lists, texts);
         TaskSpec {
-            image, command, args, env, labels, workdir, user, hostname, read_only, stop_signal, stop_grace_ms, limits,
-            restart, force_update,
+            image, command, args, env, labels, workdir, user, hostname, read_only, stop_signal, stop_grace_ms,
+            container, health, limits, restart, force_update,
         }
+    }
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let tmpfs = (option::of(1..1_000_000_u64), option::of(1..=0o7777_u32));
+    let source = prop_oneof![
+        "/[a-z]{1,8}".prop_map(MountSource::Bind),
+        tmpfs.prop_map(|(bytes_max, mode)| MountSource::Tmpfs { bytes_max, mode }),
+    ];
+    ("/[a-z]{4,8}/[a-z]{0,8}", any::<bool>(), source).prop_map(|(target, read_only, source)| Mount {
+        target,
+        read_only,
+        source,
+    })
+}
+
+fn ulimit() -> impl Strategy<Value = Ulimit> {
+    (prop_oneof![Just("nofile"), Just("core")], 0..1_000_i64, any::<bool>()).prop_map(|(name, soft, bounded)| Ulimit {
+        name: name.to_owned(),
+        soft,
+        hard: if bounded { soft + 1 } else { -1 },
+    })
+}
+
+fn capabilities() -> impl Strategy<Value = Vec<String>> {
+    vec(prop_oneof![Just("NET_ADMIN".to_owned()), Just("CAP_CHOWN".to_owned()), Just("ALL".to_owned())], 0..3)
+}
+
+prop_compose! {
+    fn options()(
+        groups in vec("[a-z]{1,8}", 0..3),
+        (init, tty, open_stdin, new_privileges, unfiltered) in any::<(bool, bool, bool, bool, bool)>(),
+        mounts in btree_map("[a-z]", mount(), 0..3),
+        hosts in vec((any::<IpAddr>(), vec("[a-z.]{1,8}", 1..3)), 0..3),
+        dns in (vec(any::<IpAddr>(), 0..3), vec("[a-z.]{1,8}", 0..3), vec("[a-z:0-9]{1,8}", 0..3)),
+        (capabilities_added, capabilities_dropped) in (capabilities(), capabilities()),
+        ulimits in vec(ulimit(), 0..2),
+        sysctls in btree_map("net\\.[a-z]{1,8}", "[0-9]{1,4}", 0..3),
+        log in option::of((option::of(4_096..1_000_000_u64), option::of(1..=100_u32))),
+    ) -> ContainerOptions {
+        let (nameservers, search, options) = dns;
+        // No two mounts have one target.
+        let mounts = mounts.into_iter().map(|(top, mount)| Mount { target: format!("/{top}{}", mount.target), ..mount });
+        ContainerOptions {
+            groups, init, tty, open_stdin, new_privileges, unfiltered, mounts: mounts.collect(),
+            hosts: hosts.into_iter().map(|(address, names)| Host { address, names }).collect(),
+            dns: Dns { nameservers, search, options },
+            capabilities_added, capabilities_dropped, ulimits, sysctls,
+            log: log.map(|(file_bytes_max, files_max)| Log { file_bytes_max, files_max }),
+        }
+    }
+}
+
+prop_compose! {
+    fn health()(
+        test in prop_oneof![
+            Just(HealthTest::None),
+            vec("[^\0]{1,8}", 1..3).prop_map(HealthTest::Command),
+            "[^\0]{1,8}".prop_map(HealthTest::Shell),
+            (1..=u16::MAX, "/[a-z]{0,8}").prop_map(|(port, path)| HealthTest::Http { port, path }),
+            (1..=u16::MAX).prop_map(|port| HealthTest::Tcp { port }),
+        ],
+        times in any::<[Option<std::num::NonZeroU32>; 4]>(),
+        retries in option::of(1..100_u32),
+    ) -> HealthCheck {
+        let [interval_ms, timeout_ms, start_period_ms, start_interval_ms] =
+            times.map(|time| time.map(|ms| u64::from(ms.get())));
+        HealthCheck { test, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries }
     }
 }
 

@@ -105,6 +105,62 @@ async fn dockers_client_shows_the_shoal() {
     .await;
 }
 
+/// What the client sends is kept whole, and what it sends back after an inspection is the same.
+#[tokio::test]
+async fn dockers_client_sets_and_changes_all_options_of_a_container() {
+    if !is_installed() {
+        return;
+    }
+    served(async |docker| {
+        let create = "service create --detach --name new --init --tty --read-only --group video --host db:10.0.0.7 \
+                      --dns 10.0.0.53 --dns-search example.org --dns-option timeout:3 --cap-add NET_ADMIN --cap-drop ALL \
+                      --ulimit nofile=100:200 --sysctl net.core.somaxconn=512 --stop-signal SIGINT --stop-grace-period 3s \
+                      --mount type=bind,source=/etc,target=/host,readonly --mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0700 \
+                      --health-cmd true --health-interval 2s --health-timeout 1s --health-retries 5 --health-start-period 4s \
+                      --health-start-interval 500ms --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 far:1";
+        docker.out(create).await;
+        let inspect = async || {
+            let inspected: serde_json::Value = serde_json::from_str(&docker.out("service inspect new").await).unwrap();
+            inspected[0]["Spec"]["TaskTemplate"].clone()
+        };
+        let made = inspect().await;
+        let expected = serde_json::json!({
+            "Init": true, "TTY": true, "ReadOnly": true, "Groups": ["video"], "Hosts": ["10.0.0.7 db"],
+            "DNSConfig": { "Nameservers": ["10.0.0.53"], "Search": ["example.org"], "Options": ["timeout:3"] },
+            "CapabilityAdd": ["CAP_NET_ADMIN"], "CapabilityDrop": ["ALL"],
+            "Ulimits": [{ "Name": "nofile", "Soft": 100, "Hard": 200 }],
+            "Sysctls": { "net.core.somaxconn": "512" }, "StopSignal": "SIGINT", "StopGracePeriod": 3_000_000_000_u64,
+            "Mounts": [
+                { "Type": "bind", "Source": "/etc", "Target": "/host", "ReadOnly": true },
+                { "Type": "tmpfs", "Target": "/t", "TmpfsOptions": { "SizeBytes": 1 << 20, "Mode": 0o700 } },
+            ],
+            "Healthcheck": {
+                "Test": ["CMD-SHELL", "true"], "Interval": 2_000_000_000_u64, "Timeout": 1_000_000_000,
+                "Retries": 5, "StartPeriod": 4_000_000_000_u64, "StartInterval": 500_000_000,
+            },
+        });
+        for (field, value) in expected.as_object().unwrap() {
+            assert_eq!(made["ContainerSpec"][field], *value, "{field}");
+        }
+        assert_eq!(made["LogDriver"]["Options"], serde_json::json!({ "max-size": "1000000", "max-file": "3" }));
+        // An update that changes nothing of a task sends all of it back.
+        docker.out("service scale --detach new=2").await;
+        assert_eq!(inspect().await, made);
+        let update = "service update --detach --mount-rm /t --group-rm video --host-rm db:10.0.0.7 --dns-rm 10.0.0.53 \
+                      --ulimit-rm nofile --sysctl-rm net.core.somaxconn --no-healthcheck --tty=false new";
+        docker.out(update).await;
+        let changed = inspect().await["ContainerSpec"].clone();
+        for field in ["Groups", "Hosts", "Ulimits", "Sysctls", "TTY"] {
+            assert!(changed[field].is_null(), "{field}: {}", changed[field]);
+        }
+        assert_eq!(changed["Mounts"].as_array().unwrap().len(), 1);
+        assert_eq!(changed["Healthcheck"]["Test"], serde_json::json!(["NONE"]));
+        assert_eq!(changed["DNSConfig"]["Search"], serde_json::json!(["example.org"]));
+        docker.out("service inspect --pretty new").await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn dockers_client_runs_a_services_life() {
     if !is_installed() {
@@ -129,7 +185,10 @@ async fn dockers_client_runs_a_services_life() {
             ("service create -d --name web far:1", "name conflicts with an existing object"),
             ("service create -d --name a.b far:1", "not a valid name"),
             ("service create -d --name x nowhere:1", "is on no node of this shoal"),
-            ("service create -d --name x --mount type=volume,target=/a far:1", "--mount"),
+            ("service create -d --name x --mount type=volume,target=/a,volume-driver=nfs far:1", "volume drivers"),
+            ("service create -d --name x --cap-add FLY far:1", "FLY"),
+            ("service create -d --name x --sysctl kernel.panic=1 far:1", "kernel.panic"),
+            ("service create -d --name x --log-driver syslog far:1", "json-file"),
             ("service create -d --name x --publish 80:80 far:1", "--publish"),
             ("service create -d --name x --replicas 200000 far:1", "200000 replicas"),
             ("service rollback web", "rollback"),

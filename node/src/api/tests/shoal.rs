@@ -27,6 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::api::status::Traffic;
 use crate::api::{About, Applied, ApplyError, NodeHandle, PullError, Request, Sources, Tokens};
+use crate::executor::health::HealthBoard;
 
 /// The manifest of `far:1`, which another node has.
 pub(super) const FAR_DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -51,6 +52,7 @@ impl Shoal {
             views,
             commands,
             about: Arc::new(about()),
+            health: Arc::new(HealthBoard::open(directory.path().join("health")).unwrap()),
             images,
             images_changed: Arc::new(Notify::new()),
             sources: Arc::new(Far),

@@ -1,15 +1,14 @@
 //! Waiting until a service's tasks run, with a line of progress; Ctrl-C stops the waiting, not the work.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bollard::models::{Service, Task, TaskState};
-use bollard::query_parameters::ListTasksOptionsBuilder;
+use serde_json::json;
 
-use super::{WaitArgs, find};
+use super::{WaitArgs, ask, find};
 use crate::cli::output::Output;
-use crate::client::Client;
+use crate::client::{Client, encoded};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -65,9 +64,8 @@ pub(super) async fn converge(
 
 async fn look(id: &str, client: &Client) -> anyhow::Result<(Service, Vec<Task>)> {
     let service = find(client, id).await?;
-    let filters = HashMap::from([("service", vec![id])]);
-    let options = ListTasksOptionsBuilder::default().filters(&filters).build();
-    let tasks = client.docker().list_tasks(Some(options)).await.map_err(|error| client.error(error))?;
+    let filters = json!({ "service": [id] }).to_string();
+    let tasks = ask(client, &format!("/tasks?filters={}", encoded(&filters))).await?;
     Ok((service, tasks))
 }
 

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use bollard::models::{ServiceSpec, TaskSpec, TaskSpecContainerSpec};
+use bollard::models::ServiceSpec;
 use clap::Args;
 
-use super::create::{labels, variable};
+use super::flags::SharedArgs;
+use super::options::{EditArgs, labels, split_command};
 use super::{WaitArgs, change, converge, set_replicas};
 use crate::cli::output::Output;
-use crate::cli::words::{parse_cpus, parse_memory};
 use crate::client::Client;
 
 /// What to change.
@@ -18,15 +18,9 @@ pub struct UpdateArgs {
     /// Run this image.
     #[arg(long)]
     image: Option<String>,
-    /// Replace the arguments by these, split at spaces; an empty text takes them away.
+    /// Replace the arguments by these, split at spaces, quotes kept together; an empty text takes them away.
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
     args: Option<String>,
-    /// Set an environment variable, or change it (repeat for several).
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    env_add: Vec<String>,
-    /// Remove an environment variable (repeat for several).
-    #[arg(long, value_name = "NAME")]
-    env_rm: Vec<String>,
     /// Set a label of the service, or change it (repeat for several).
     #[arg(long, value_name = "KEY=VALUE")]
     label_add: Vec<String>,
@@ -36,21 +30,10 @@ pub struct UpdateArgs {
     /// Keep this many tasks running.
     #[arg(long)]
     replicas: Option<u32>,
-    /// Add a constraint (repeat for several).
-    #[arg(long, value_name = "CONSTRAINT")]
-    constraint_add: Vec<String>,
-    /// Remove a constraint (repeat for several).
-    #[arg(long, value_name = "CONSTRAINT")]
-    constraint_rm: Vec<String>,
-    /// Run at most this many tasks on one node; 0 is no bound.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
-    replicas_max_per_node: Option<i64>,
-    /// Reserve this many CPUs per task, such as 0.5.
-    #[arg(long, value_name = "CPUS", value_parser = parse_cpus)]
-    reserve_cpu: Option<i64>,
-    /// Reserve this much memory per task, such as 512m.
-    #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
-    reserve_memory: Option<i64>,
+    #[command(flatten)]
+    lists: EditArgs,
+    #[command(flatten)]
+    shared: SharedArgs,
     /// Replace the tasks even if nothing else changes.
     #[arg(long)]
     force: bool,
@@ -78,43 +61,20 @@ fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
     if args.force {
         task.force_update = Some(task.force_update.unwrap_or_default().wrapping_add(1));
     }
-    edit_placement(task, args);
     let container = task.container_spec.as_mut().context("the service runs no container")?;
     if let Some(image) = &args.image {
         container.image = Some(image.clone());
     }
     if let Some(text) = &args.args {
-        container.args = Some(text.split_whitespace().map(str::to_owned).collect());
+        container.args = Some(split_command(text)?);
     }
-    edit_env(container, args)
-}
-
-fn edit_placement(task: &mut TaskSpec, args: &UpdateArgs) {
-    let placement = task.placement.get_or_insert_default();
-    let constraints = placement.constraints.get_or_insert_default();
-    let same = |one: &str, other: &str| one.split_whitespace().eq(other.split_whitespace());
-    constraints.retain(|present| !args.constraint_rm.iter().any(|given| same(present, given)));
-    constraints.extend(args.constraint_add.iter().cloned());
-    placement.max_replicas = args.replicas_max_per_node.or(placement.max_replicas);
-    let reserved = task.resources.get_or_insert_default().reservations.get_or_insert_default();
-    reserved.nano_cpus = args.reserve_cpu.or(reserved.nano_cpus);
-    reserved.memory_bytes = args.reserve_memory.or(reserved.memory_bytes);
-}
-
-fn edit_env(container: &mut TaskSpecContainerSpec, args: &UpdateArgs) -> anyhow::Result<()> {
-    let env = container.env.get_or_insert_default();
-    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-    for given in &args.env_add {
-        let entry = variable(given)?;
-        env.retain(|present| name(present) != name(&entry));
-        env.push(entry);
-    }
-    env.retain(|present| !args.env_rm.contains(&name(present)));
-    Ok(())
+    args.shared.apply(spec)?;
+    args.lists.apply(spec)
 }
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::{TaskSpec, TaskSpecContainerSpec};
     use clap::Parser;
 
     use super::*;
