@@ -103,10 +103,16 @@ impl World {
         match action {
             AgentAction::Report(report) => {
                 let known = self.reports.of(&id(0)).and_then(|own| own.tasks.get(&report.id)).cloned();
-                assert!(known.is_none_or(|known| known.state < report.state), "a state only moves forward");
+                assert!(
+                    known.is_none_or(|known| known.state < report.state || (!known.stable && report.stable)),
+                    "a state only moves forward"
+                );
                 self.reports.report_task(report);
             }
             AgentAction::Retract(id) => self.reports.retract_task(&id),
+            AgentAction::ReportFailures(service, leg, failures) => {
+                self.reports.report_failures(service, leg, failures.as_ref());
+            }
             AgentAction::ClaimBlock(number) => {
                 self.intent.claim_block(1, number);
             }
