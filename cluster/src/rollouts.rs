@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     /// Returns the manager that is to raise verdicts on a rollout: of those that are up the first by a hash.
-    fn judge_of(&self, rollout: RolloutId) -> Option<NodeId> {
+    pub fn judge_of(&self, rollout: RolloutId) -> Option<NodeId> {
         let members = self.membership.members().values();
         let managers = members.filter(|member| member.state.is_up() && member.meta.role == Role::Manager);
         let rank = |node: &NodeId| (hash::rank64("judge", &[&rollout.0.to_be_bytes(), &node.0]), *node);

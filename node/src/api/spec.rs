@@ -6,12 +6,13 @@
 mod accept;
 mod place;
 mod refuse;
+mod rolling;
 mod show;
 #[cfg(test)]
 mod tests;
 
 pub(super) use accept::{AcceptError, accept};
-pub(super) use show::{image_text, show, show_template};
+pub(super) use show::{image_text, show, show_template_of};
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.
 const NS_PER_MS: i64 = 1_000_000;

@@ -14,7 +14,7 @@ use shoal_cluster::intent::service::{
 use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
-use super::{NS_PER_MS, place, refuse};
+use super::{NS_PER_MS, place, refuse, rolling};
 
 /// Why a spec was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +65,13 @@ pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptErro
         true => Mode::Global,
         false => Mode::Replicated,
     };
+    let (update, rollback) = (rolling::update(spec.update_config)?, rolling::rollback(spec.rollback_config)?);
     let template = spec.task_template.unwrap_or_default();
     let reserved = place::reserved(template.resources.as_ref().and_then(|resources| resources.reservations.as_ref()))?;
     let placement = place::placement(template.placement.as_ref())?;
     let task = task(template)?;
-    let spec = ServiceSpec { name, labels: map("Labels", spec.labels)?, mode, replicas, reserved, placement, task };
+    let labels = map("Labels", spec.labels)?;
+    let spec = ServiceSpec { name, labels, mode, replicas, reserved, placement, update, rollback, task };
     spec.check()?;
     Ok(spec)
 }

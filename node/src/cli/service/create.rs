@@ -12,6 +12,7 @@ use bollard::models::{
 };
 use clap::{Args, ValueEnum};
 
+use super::rolling::RollingArgs;
 use super::{WaitArgs, converge, set_replicas};
 use crate::api::status::Created;
 use crate::cli::output::Output;
@@ -36,6 +37,8 @@ pub struct CreateArgs {
     container: ContainerArgs,
     #[command(flatten)]
     restart: RestartArgs,
+    #[command(flatten)]
+    rolling: RollingArgs,
     /// Label the service (repeat for several).
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -175,6 +178,7 @@ fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
         task_template: Some(task),
         ..ServiceSpec::default()
     };
+    args.rolling.edit(&mut spec);
     match args.mode {
         Mode::Replicated => set_replicas(&mut spec, args.replicas)?,
         Mode::Global => {
