@@ -12,8 +12,8 @@
 //! | shutdown | it ended because the agent stopped it | likewise |
 //!
 //! Make before break: a task that runs is kept until the node that the plan now names reports one that runs in the same
-//! slot. A new revision replaces tasks stop-first, one of a service at a time. The only timer is a slot's restart delay
-//! ([`restart`]). Nothing is started before the executor has said which containers outlived the last run. See
+//! slot. A new revision replaces tasks slot by slot as far as the front of its rollout has come ([`rolling`]), stop-first or
+//! start-first. Timers are a slot's restart delay ([`restart`]) and the time after which a moved task is stable. Nothing is started before the executor has said which containers outlived the last run. See
 //! `docs/protocol.md#tasks`.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -21,17 +21,19 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::clock::{Instant, Now};
-use crate::id::{NodeId, ServiceId, TaskId};
+use crate::id::{Leg, NodeId, ServiceId, TaskId};
 use crate::intent::Intent;
 use crate::io::{Event, TaskCommand, TaskEvent, TaskOrder};
 use crate::membership::Membership;
 use crate::plan::Plan;
 use crate::reports::Reports;
+use crate::reports::item::Failures;
 use crate::reports::task::{TaskReport, TaskState};
 
 mod block;
 mod reconcile;
 mod restart;
+mod rolling;
 mod room;
 mod task;
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod tests;
 
 use block::Hosts;
 use restart::Restart;
+use rolling::Goals;
 use task::Task;
 
 /// One replica of one service.
@@ -57,6 +60,8 @@ pub enum AgentAction {
     Report(TaskReport),
     /// Take this task out of this node's report.
     Retract(TaskId),
+    /// Put the slots of a service that failed in a rollout into this node's report, or take them out.
+    ReportFailures(ServiceId, Leg, Option<Failures>),
     /// Claim the IPv4 block with this number for this node.
     ClaimBlock(u16),
     /// Tell operators.
@@ -75,6 +80,10 @@ pub struct Agent {
     tasks: BTreeMap<TaskId, Task>,
     /// The slots that are assigned here.
     slots: BTreeMap<Slot, Restart>,
+    /// What failed here in rollouts.
+    failures: BTreeMap<(ServiceId, Leg), Failures>,
+    /// When a task that moved will have run for long enough.
+    wake_at: Option<Instant>,
     hosts: Hosts,
     /// This node's IPv4 block at the last reconciliation.
     claimed: Option<u16>,
@@ -100,6 +109,8 @@ impl Agent {
             recovered: false,
             tasks: BTreeMap::new(),
             slots: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            wake_at: None,
             hosts: Hosts::default(),
             claimed: None,
             actions: VecDeque::new(),
@@ -131,10 +142,13 @@ impl Agent {
         }
         let sources = Sources { plan, intent, reports, membership };
         let block = self.settle_block(sources);
-        self.stop_unwanted(now, sources, block);
-        self.replace_outdated(now, sources);
-        self.start_missing(now, sources, block);
+        let mut goals = Goals::new(sources);
+        self.watch_moved(now, sources, &mut goals);
+        self.stop_unwanted(now, sources, block, &mut goals);
+        self.replace_outdated(now, sources, &mut goals);
+        self.start_missing(now, sources, block, &mut goals);
         self.forget(sources);
+        self.forget_failures(sources);
     }
 
     /// Ends the restart delays that are over; [`Self::reconcile`] then starts what waited.
@@ -151,7 +165,7 @@ impl Agent {
 
     /// Returns when [`Self::timeout`] is due, if anything waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.slots.values().filter_map(Restart::deadline).min()
+        self.slots.values().filter_map(Restart::deadline).chain(self.wake_at).min()
     }
 
     /// Takes over a container that outlived the last run. Whether it is wanted is found by the reconciliation.
@@ -206,10 +220,14 @@ impl Agent {
             | TaskState::Stopping
             | TaskState::Shutdown => return,
         };
-        let (policy, ran) = (task.restart, task.ran(now.mono));
+        let (task, ran) = (task.clone(), task.ran(now.mono));
         let slot = self.slots.entry(task.slot()).or_insert_with(|| Restart::new(report.revision));
-        slot.follow(report.revision);
-        let delay = slot.ended(now.mono, &policy, failed, ran);
+        // The older of two tasks in one slot says nothing of when the newer revision may start.
+        let present = slot.revision() == report.revision;
+        let delay = if present { slot.ended(now.mono, &task.restart, failed, ran) } else { None };
+        if failed || delay.is_some() {
+            self.note_failure(&task, ran, delay.is_none());
+        }
         if failed {
             let retry_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
             self.actions.push_back(AgentAction::Notify(Event::TaskFailed { id, retry_ms }));

@@ -1,9 +1,13 @@
 //! Commands: what operators want, checked against what is there, and written as intent.
 
+use alloc::vec::Vec;
+
 use crate::Cluster;
-use crate::id::{NodeId, ServiceId};
+use crate::id::{NodeId, RolloutId, ServiceId};
+use crate::intent::key::Key;
 use crate::intent::node::{NodeIntent, NodeSpec};
 use crate::intent::service::{Service, ServiceSpec};
+use crate::intent::update::{Rollout, Verdict};
 use crate::io::{Command, CommandError, Receipt};
 use crate::limits::SERVICES_MAX;
 
@@ -13,6 +17,7 @@ impl Cluster {
         match command {
             Command::CreateService(spec) => self.create_service(spec),
             Command::UpdateService { id, version, spec } => self.update_service(&id, version, spec),
+            Command::RollbackService { id, version, to } => self.rollback_service(&id, version, to),
             Command::RemoveService(id) => self.remove_service(&id),
             Command::UpdateNode { node, version, spec } => self.update_node(node, version, spec),
             Command::Leave => {
@@ -38,6 +43,9 @@ impl Cluster {
             revision: spec.task.revision(),
             created_ms: now_ms,
             updated_ms: now_ms,
+            author: self.own,
+            rollout: None,
+            history: Vec::new(),
             spec,
         })
     }
@@ -52,22 +60,66 @@ impl Cluster {
         if present.version != named {
             return Err(CommandError::OutOfSequence { name: name.clone(), named, present: present.version });
         }
-        let service = Service {
-            id: *id,
+        let service = self.successor(present, spec, false);
+        self.write_service(service)
+    }
+
+    /// Writes a service as it was: as an earlier version, or as the one before the present.
+    fn rollback_service(&mut self, id: &ServiceId, named: u64, to: Option<u64>) -> Result<Receipt, CommandError> {
+        let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
+        let name = present.spec.name.clone();
+        if present.version != named {
+            return Err(CommandError::OutOfSequence { name, named, present: present.version });
+        }
+        let kept = match to {
+            Some(version) => present.history.iter().find(|kept| kept.version == version),
+            None => present.history.first(),
+        };
+        let Some(kept) = kept else {
+            return Err(CommandError::NotKept { name, version: to });
+        };
+        let service = self.successor(present, kept.spec.clone(), true);
+        self.write_service(service)
+    }
+
+    /// Returns a service with another spec. A rollout begins if the tasks are to run something else, and once more if one
+    /// that has ended before its time is asked for again, or in another way.
+    fn successor(&self, present: &Service, spec: ServiceSpec, backward: bool) -> Service {
+        let (verdict, revision) = (self.intent.verdict(present), spec.task.revision());
+        let stands = match verdict {
+            Verdict::Progressing | Verdict::Completed => true,
+            Verdict::Paused | Verdict::RolledBack | Verdict::RollbackCompleted | Verdict::RollbackPaused => false,
+        };
+        let again =
+            spec == present.spec || (spec.update, spec.rollback) != (present.spec.update, present.spec.rollback);
+        let begins = revision != present.revision || (!stands && again);
+        let dot = self.intent.next_dot();
+        let rollout = Rollout {
+            id: RolloutId::derive(&dot.actor.node, dot.actor.epoch, dot.counter),
+            started_ms: self.now.wall_ms,
+            backward,
+        };
+        let history =
+            if spec == present.spec { present.history.clone() } else { present.history_with(verdict.ended(), &spec) };
+        Service {
+            id: present.id,
             version: present.version.saturating_add(1),
-            revision: spec.task.revision(),
+            revision,
             created_ms: present.created_ms,
             updated_ms: self.now.wall_ms,
+            author: self.own,
+            rollout: if begins { Some(rollout) } else { present.rollout },
+            history,
             spec,
-        };
-        self.write_service(service)
+        }
     }
 
     fn remove_service(&mut self, id: &ServiceId) -> Result<Receipt, CommandError> {
         let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
-        let name = present.spec.name.clone();
+        let (name, verdict) = (present.spec.name.clone(), verdict_key(present));
         let entry = self.intent.remove_service(self.now.wall_ms, &name);
         self.publish(entry);
+        self.forget_verdict(verdict);
         Ok(Receipt::Done)
     }
 
@@ -88,8 +140,23 @@ impl Cluster {
 
     fn write_service(&mut self, service: Service) -> Result<Receipt, CommandError> {
         let receipt = Receipt::Service { id: service.id, version: service.version };
+        let before = self.intent.service(&service.id).filter(|before| before.rollout != service.rollout);
+        let verdict = before.and_then(verdict_key);
         let entry = self.intent.write_service(self.now.wall_ms, &service);
         self.publish(entry);
+        self.forget_verdict(verdict);
         Ok(receipt)
     }
+
+    /// Removes the verdict on a rollout that is no longer its service's present one.
+    fn forget_verdict(&mut self, key: Option<Key>) {
+        if let Some(key) = key.filter(|key| !self.intent.versions(key).is_empty()) {
+            let entry = self.intent.write(self.now.wall_ms, key, None);
+            self.publish(entry);
+        }
+    }
+}
+
+fn verdict_key(service: &Service) -> Option<Key> {
+    service.rollout.map(|rollout| Key::verdict(&service.id, rollout.id))
 }

@@ -53,6 +53,31 @@ impl TaskId {
     }
 }
 
+/// Names a rollout: a hash of the write that began it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RolloutId(pub u64);
+
+/// Names one direction of a rollout: failures on the way there are not failures on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Leg(pub u64);
+
+impl RolloutId {
+    /// Derives the id of the rollout that `author` began with its `counter`-th write in `epoch`.
+    pub fn derive(author: &NodeId, epoch: u64, counter: u64) -> Self {
+        Self(hash::rank64("rollout", &[&author.0, &epoch.to_be_bytes(), &counter.to_be_bytes()]))
+    }
+
+    /// Returns its way to the revision that was asked for.
+    pub fn there(self) -> Leg {
+        Leg(self.0)
+    }
+
+    /// Returns its way back, once it is rolled back.
+    pub fn back(self) -> Leg {
+        Leg(hash::rank64("rollout-back", &[&self.0.to_be_bytes()]))
+    }
+}
+
 /// Ids are in the order of their bytes. Everything is kept by id, so comparing them is much of what a node does: two
 /// numbers are compared faster than bytes are.
 macro_rules! ordered {

@@ -11,10 +11,12 @@ pub mod name;
 pub mod node;
 pub mod range;
 pub mod service;
+pub mod update;
 
 mod digest;
 mod grave;
 mod served;
+mod verdicts;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -77,6 +79,7 @@ pub struct Intent {
     /// As many of the changes as placement depends on, and addresses.
     declared: u64,
     claims: u64,
+    verdicts: u64,
 }
 
 impl Intent {
@@ -97,6 +100,7 @@ impl Intent {
             changes: 0,
             declared: 0,
             claims: 0,
+            verdicts: 0,
         }
     }
 
@@ -353,13 +357,18 @@ impl Intent {
     /// Lets what follows from a register follow it.
     fn refresh(&mut self, key: &Key) {
         let Some(register) = self.registers.get(key) else { return };
-        self.served.refresh(key, register);
+        let own = |version: &Version| version.dot.actor.node == self.actor.node;
+        let unheard = mutation::on(Mutation::VerdictNotJoined) && key.kind() == Some(Kind::Verdict);
+        if !unheard || register.versions().iter().any(own) {
+            self.served.refresh(key, register);
+        }
         self.conflicted.refresh(key, register);
         self.graves.refresh(key, register);
         self.changes += 1;
         match key.kind() {
             Some(Kind::Service | Kind::Node) => self.declared += 1,
             Some(Kind::Block) => self.claims += 1,
+            Some(Kind::Verdict) => self.verdicts += 1,
             None => {}
         }
     }

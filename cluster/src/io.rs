@@ -126,6 +126,15 @@ pub enum Command {
         /// The new spec; the name must stay.
         spec: ServiceSpec,
     },
+    /// Write a service as it was before.
+    RollbackService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the caller saw last.
+        version: u64,
+        /// The version to go back to; the one before the present if absent.
+        to: Option<u64>,
+    },
     /// Remove a service and its tasks.
     RemoveService(ServiceId),
     /// Replace what operators want of a node.
@@ -174,6 +183,14 @@ pub enum CommandError {
         /// What it is.
         present: u64,
     },
+    /// No earlier version of the service is kept, or not this one.
+    #[error("service {name} does not have {}: see what it has with shoal service history", kept(*version))]
+    NotKept {
+        /// Which.
+        name: Name,
+        /// The version asked for; absent if the previous one.
+        version: Option<u64>,
+    },
     /// No member has this id.
     #[error("node {0} not found")]
     NoSuchNode(NodeId),
@@ -204,6 +221,11 @@ pub enum CommandError {
     /// The shoal has as many services as it may have.
     #[error("the shoal has {0} services, as many as it may have: remove one first")]
     TooManyServices(usize),
+}
+
+/// Says what was asked for; clients of Docker match the words of the first.
+fn kept(version: Option<u64>) -> String {
+    version.map_or("a previous spec".into(), |version| alloc::format!("version {version} any more"))
 }
 
 /// What operators may want to know: a log line and a counter each.

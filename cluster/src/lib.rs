@@ -30,6 +30,7 @@ pub mod wire;
 mod commands;
 mod exchange;
 mod keeping;
+mod rollouts;
 mod turn;
 
 use alloc::collections::VecDeque;
@@ -83,6 +84,10 @@ pub struct Cluster {
     planned: Option<[u64; 3]>,
     /// As many of these changes as the plan depends on.
     basis: [u64; 4],
+    /// The changes of verdicts, and of reports by which rollouts come further, that the agent has followed.
+    heard: [u64; 2],
+    /// The changes that verdicts were last looked for at.
+    judged: [u64; 5],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
     /// How much of this node's own report was pushed.
@@ -158,6 +163,8 @@ impl Cluster {
             plan,
             planned: None,
             basis: [0; 4],
+            heard: [0; 2],
+            judged: [0; 5],
             digests: None,
             pushed: reports::Head::default(),
             agent_due: false,

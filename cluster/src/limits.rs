@@ -36,6 +36,10 @@ pub const ENGINE_LABELS_BYTES_MAX: usize = 512;
 pub const CONSTRAINT_BYTES_MAX: usize = 512;
 /// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.
 pub const TASK_HISTORY_PER_SLOT: usize = 4;
+/// Earlier revisions that a service keeps, to show and to roll back to.
+pub const HISTORY_MAX: usize = 10;
+/// Slots of one rollout that one node may say have failed; more make no difference.
+pub const FAILED_SLOTS_MAX: usize = 256;
 /// Images that one node may say it has.
 pub const IMAGES_PER_NODE_MAX: usize = 1_000;
 /// Bytes of the name of an image in a report, such as `web:latest@sha256:…`.

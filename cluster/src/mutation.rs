@@ -60,13 +60,25 @@ pub enum Mutation {
     NeverCollected,
     /// A forecast leaves a node out of account that is lost or drained.
     ForecastOfNothing,
+    /// All slots move at once to another revision.
+    ParallelismIgnored,
+    /// All slots move back at once.
+    RollbackParallelismIgnored,
+    /// A node does not follow verdicts that others raised.
+    VerdictNotJoined,
+    /// A moved task counts as stable as soon as it runs.
+    MonitorIgnored,
+    /// Failures of moved tasks are forgotten.
+    FailuresForgotten,
+    /// The first task of a slot that moves start-first ends before the new one has run for long enough.
+    StartFirstIgnored,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -93,6 +105,12 @@ impl Mutation {
         Self::CollectedUnheard,
         Self::NeverCollected,
         Self::ForecastOfNothing,
+        Self::ParallelismIgnored,
+        Self::RollbackParallelismIgnored,
+        Self::VerdictNotJoined,
+        Self::MonitorIgnored,
+        Self::FailuresForgotten,
+        Self::StartFirstIgnored,
     ];
 }
 

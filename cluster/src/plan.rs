@@ -8,6 +8,7 @@ pub mod forecast;
 mod inputs;
 pub mod names;
 pub mod placement;
+pub mod rollout;
 pub mod routes;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -14,12 +14,14 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use self::item::{Item, ItemKey};
+use self::item::{Failures, Item, ItemKey};
+use self::node::Effect;
 pub use self::node::NodeReport;
 use self::task::TaskReport;
-use crate::id::{NodeId, ServiceId, TaskId};
+use crate::id::{Leg, NodeId, ServiceId, TaskId};
 use crate::limits::{CLAIM_JUMP_MAX, ERROR_BYTES_MAX, NODES_MAX, TASKS_PER_NODE_MAX};
 use crate::plan::addresses::Addresses;
+use crate::wire;
 
 /// Which state of one node's report somebody has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +79,8 @@ pub struct Reports {
     changes: u64,
     /// As many of the changes as plan and agent depend on.
     answering: u64,
+    /// As many of the changes as a rollout may come further by.
+    proving: u64,
     /// The tasks that run, of each node that runs any.
     running: BTreeMap<NodeId, Vec<Running>>,
 }
@@ -106,6 +110,7 @@ impl Reports {
             doubted: BTreeSet::new(),
             changes: 0,
             answering: 0,
+            proving: 0,
             running: BTreeMap::new(),
         }
     }
@@ -126,7 +131,7 @@ impl Reports {
     pub fn confirm(&mut self, node: &NodeId, theirs: Head) {
         if self.doubted.contains(node) && self.head(node) >= theirs {
             self.doubted.remove(node);
-            (self.changes, self.answering) = (self.changes + 1, self.answering + 1);
+            (self.changes, self.answering, self.proving) = (self.changes + 1, self.answering + 1, self.proving + 1);
         }
     }
 
@@ -150,6 +155,23 @@ impl Reports {
     /// doubt is confirmed.
     pub fn answering(&self) -> u64 {
         self.answering
+    }
+
+    /// Returns a number that grows whenever a rollout may have come further, or failed, by what a node reports.
+    pub fn proving(&self) -> u64 {
+        self.proving
+    }
+
+    /// Returns the slots of a service that failed in one direction of a rollout, on any node, up or not, and the task
+    /// with the least id of those that failed first on theirs.
+    pub fn failures(&self, service: &ServiceId, leg: Leg) -> (BTreeSet<u32>, Option<TaskId>) {
+        let told = self.nodes.values().filter_map(|report| report.failures.get(&(*service, leg)));
+        let mut all = (BTreeSet::new(), None);
+        for failures in told {
+            all.0.extend(&failures.slots);
+            all.1 = Some(all.1.map_or(failures.task, |task: TaskId| task.min(failures.task)));
+        }
+        all
     }
 
     /// Returns the nodes that report tasks that run, in order, with these.
@@ -190,14 +212,26 @@ impl Reports {
             return;
         }
         cut(&mut report.error, ERROR_BYTES_MAX);
-        let answers = own.put(&Item::task(0, report));
-        self.count_change(self.own, answers);
+        let effect = own.put(&Item::task(0, report));
+        self.count_change(self.own, effect);
     }
 
     /// Withdraws one task of this node.
     pub fn retract_task(&mut self, id: &TaskId) {
-        if let Some(answers) = self.own().withdraw(&ItemKey::Task(*id)) {
-            self.count_change(self.own, answers);
+        if let Some(effect) = self.own().withdraw(&ItemKey::Task(*id)) {
+            self.count_change(self.own, effect);
+        }
+    }
+
+    /// Tells which slots failed here in one direction of a rollout; none withdraws what was told.
+    pub fn report_failures(&mut self, service: ServiceId, leg: Leg, failures: Option<&Failures>) {
+        let key = ItemKey::Failures(service, leg);
+        let effect = match failures {
+            Some(failures) => Some(self.own().put(&Item::make(0, &key, Some(wire::encode(failures))))),
+            None => self.own().withdraw(&key),
+        };
+        if let Some(effect) = effect {
+            self.count_change(self.own, effect);
         }
     }
 
@@ -247,9 +281,9 @@ impl Reports {
         }
         let followed = match self.nodes.get_mut(&node) {
             Some(report) if upto.same_edition(&report.head()) => {
-                let (followed, answers) = report.follow(range);
+                let (followed, effect) = report.follow(range);
                 if followed == Followed::New {
-                    self.count_change(node, answers);
+                    self.count_change(node, effect);
                 }
                 followed
             }
@@ -282,14 +316,15 @@ impl Reports {
         } else {
             self.coming.insert(node, report);
         }
-        self.count_change(node, range.complete);
+        self.count_change(node, Effect { answers: range.complete, proves: range.complete });
         followed
     }
 
-    /// Counts a change of a node's report; `answers` says whether a task came to run or runs no longer.
-    fn count_change(&mut self, node: NodeId, answers: bool) {
+    /// Counts a change of a node's report.
+    fn count_change(&mut self, node: NodeId, effect: Effect) {
         self.changes += 1;
-        if answers {
+        self.proving += u64::from(effect.proves);
+        if effect.answers {
             self.answering += 1;
             let running: Vec<Running> = self.nodes.get(&node).into_iter().flat_map(NodeReport::running).collect();
             if running.is_empty() {

@@ -84,7 +84,8 @@ impl Cluster {
             self.drain_membership();
             let changed = self.follow_planes();
             self.drain_agent();
-            if !changed {
+            let raised = self.raise_verdicts();
+            if !changed && !raised {
                 break;
             }
         }
@@ -119,15 +120,18 @@ impl Cluster {
         changed || acts
     }
 
-    /// Computes as much of the plan as depends on what changed in the planes; tells whether anything does.
+    /// Computes as much of the plan as depends on what changed in the planes; tells whether anything does, or the agent
+    /// has to look at a rollout again.
     fn replan(&mut self) -> bool {
         let (intent, membership, reports) = (&self.intent, &self.membership, &self.reports);
         let basis = [intent.declared(), membership.standing(), intent.claims(), reports.answering()];
         let same = |parts: core::ops::Range<usize>| self.planned.is_some() && self.basis[parts.clone()] == basis[parts];
+        let heard = [intent.verdicts(), reports.proving()];
+        let news = core::mem::replace(&mut self.heard, heard) != heard;
         // What runs on paused nodes stays there, so that there all of the reports matters.
         let replaces = !same(0..2) || plan::holds_any(intent);
         if !replaces && same(2..4) {
-            return false;
+            return news;
         }
         let earlier = core::mem::take(&mut self.plan);
         self.plan = if replaces {
@@ -163,6 +167,9 @@ impl Cluster {
                 AgentAction::Task(command) => self.actions.push_back(Action::Task(command)),
                 AgentAction::Report(report) => self.reports.report_task(report),
                 AgentAction::Retract(id) => self.reports.retract_task(&id),
+                AgentAction::ReportFailures(service, leg, failures) => {
+                    self.reports.report_failures(service, leg, failures.as_ref());
+                }
                 AgentAction::ClaimBlock(number) => {
                     let entry = self.intent.claim_block(self.now.wall_ms, number);
                     self.publish(entry);

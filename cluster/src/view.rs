@@ -11,6 +11,7 @@ use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::conflict::Conflict;
 use crate::intent::node::NodeIntent;
 use crate::intent::service::Service;
+use crate::intent::update::Verdict;
 use crate::membership::member::Member;
 use crate::plan::addresses::Block;
 use crate::plan::names::Names;
@@ -29,6 +30,8 @@ pub struct Views {
     pub blocks: BTreeMap<NodeId, Block>,
     /// Every service, in order of name.
     pub services: Vec<Service>,
+    /// How far the rollouts of services have come, of those that ever had one.
+    pub rollouts: BTreeMap<ServiceId, RolloutView>,
     /// What operators want of nodes.
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// Of each global service, the node of each slot: its slots have numbers that stand for nodes.
@@ -47,6 +50,23 @@ pub struct Views {
     pub agreement: Agreement,
     /// Objects that were written concurrently, until somebody writes them again.
     pub conflicts: Vec<Conflict>,
+}
+
+/// How far the rollout of a service has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolloutView {
+    /// Whether it goes on, or how it ended.
+    pub verdict: Verdict,
+    /// One of the tasks whose failure ended it.
+    pub task: Option<TaskId>,
+    /// When that was, in milliseconds since the Unix epoch by its author's clock.
+    pub ruled_ms: Option<u64>,
+    /// How many slots have a node.
+    pub slots: u32,
+    /// How many of these have arrived.
+    pub arrived: u32,
+    /// How many slots failed.
+    pub failed: u32,
 }
 
 /// One task as the whole shoal sees it.
@@ -90,6 +110,11 @@ impl Views {
     /// Returns the member with this id.
     pub fn member(&self, id: &NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == *id)
+    }
+
+    /// Returns how far the rollout of a service has come; one that never had any has completed it.
+    pub fn verdict(&self, service: &ServiceId) -> Verdict {
+        self.rollouts.get(service).map_or(Verdict::Completed, |rollout| rollout.verdict)
     }
 
     /// Returns the task with this id.

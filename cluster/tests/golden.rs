@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use shoal_cluster::clock::Stamp;
 use shoal_cluster::crdt::{Actor, Context, Dot, Version};
+use shoal_cluster::id::{Leg, RolloutId};
 use shoal_cluster::intent::Entry;
 use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::key::Key;
@@ -15,12 +16,13 @@ use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec};
 use shoal_cluster::intent::range::Range;
 use shoal_cluster::intent::service::{ImageRef, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::update::{Ended, FailureAction, Kept, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
 use shoal_cluster::membership::MembershipMessage;
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::membership::message::{Body, Update};
 use shoal_cluster::plan::addresses::Addresses;
 use shoal_cluster::record::Record;
-use shoal_cluster::reports::item::Item;
+use shoal_cluster::reports::item::{Failures, Item};
 use shoal_cluster::reports::task::{TaskReport, TaskState};
 use shoal_cluster::reports::{Head, ReportRange};
 use shoal_cluster::sync::message::{
@@ -53,6 +55,14 @@ fn service() -> Service {
         replicas_per_node_max: 2,
         platforms: vec![("linux".into(), "amd64".into())],
     };
+    spec.update = UpdateConfig {
+        parallelism: 2,
+        delay_ms: 1_000,
+        monitor_ms: 300,
+        failure_action: FailureAction::Rollback,
+        failure_ratio_max_ppm: 250_000,
+        order: UpdateOrder::StartFirst,
+    };
     spec.into_service()
 }
 
@@ -69,6 +79,16 @@ impl IntoService for ServiceSpec {
             revision: 1,
             created_ms: 1_700_000_000_000,
             updated_ms: 1_700_000_000_001,
+            author: NodeId([0x11; 32]),
+            rollout: Some(Rollout { id: RolloutId(7), started_ms: 1_700_000_000_001, backward: true }),
+            history: vec![Kept {
+                version: 1,
+                revision: 9,
+                author: NodeId([0x12; 32]),
+                written_ms: 1_700_000_000_000,
+                ended: Ended::Completed,
+                spec: ServiceSpec::new(Name::new("Web").unwrap(), 1, self.task.clone()),
+            }],
             spec: self,
         }
     }
@@ -104,6 +124,7 @@ fn task() -> TaskReport {
         revision: 1,
         addresses: Addresses { v4: Some(Ipv4Addr::new(10, 64, 3, 2)), v6: Ipv6Addr::LOCALHOST },
         state: TaskState::Failed,
+        stable: true,
         since_ms: 1_700_000_000_000,
         error: "exit".into(),
         exit_code: Some(-1),
@@ -112,12 +133,18 @@ fn task() -> TaskReport {
 
 fn report() -> ReportRange {
     let node = NodeId([0x11; 32]);
+    let failures = Item {
+        seq: 10,
+        kind: 3,
+        key: wire::encode(&(ServiceId([0x22; 16]), Leg(7))),
+        value: Some(wire::encode(&Failures { slots: BTreeSet::from([2, 300]), task: TaskId([0x33; 16]) })),
+    };
     let gone = Item { seq: 9, kind: 2, key: wire::encode(&"sha256:ab"), value: None };
     ReportRange {
         node,
         after: 7,
-        upto: Head { epoch: 300, edition: 1, seq: 9 },
-        items: vec![Item::task(8, task()), gone],
+        upto: Head { epoch: 300, edition: 1, seq: 10 },
+        items: vec![Item::task(8, task()), gone, failures],
         complete: true,
         signature: Vec::new(),
     }
@@ -145,6 +172,15 @@ fn member() -> Member {
 fn node_intent() -> NodeIntent {
     let labels = BTreeMap::from([("zone".into(), "a".into())]);
     NodeIntent { node: NodeId([0x11; 32]), version: 2, spec: NodeSpec { availability: Availability::Drain, labels } }
+}
+
+fn ruling() -> Ruling {
+    Ruling {
+        service: ServiceId([0x22; 16]),
+        rollout: RolloutId(7),
+        verdict: Verdict::RolledBack,
+        task: Some(TaskId([0x33; 16])),
+    }
 }
 
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
@@ -191,6 +227,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("record member", Record::Member(member()).encode()),
         ("service", wire::encode(&service())),
         ("node intent", wire::encode(&node_intent())),
+        ("verdict", wire::encode(&ruling())),
         ("block claim", wire::encode(&NodeId([0x11; 32]))),
     ]
 }

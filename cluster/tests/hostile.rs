@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use shoal_cluster::clock::Stamp;
 use shoal_cluster::crdt::{Actor, Context, Dot, Version};
+use shoal_cluster::id::RolloutId;
 use shoal_cluster::intent::Entry;
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
@@ -18,7 +19,7 @@ use shoal_cluster::limits::{MESSAGE_BYTES_MAX, RECORD_BYTES_MAX};
 use shoal_cluster::record::Record;
 use shoal_cluster::sync::message::{Message, Push};
 use shoal_cluster::wire;
-use shoal_cluster::{Command, Event, Input, NodeId};
+use shoal_cluster::{Command, Event, Input, NodeId, ServiceId};
 use support::{World, node_id, spec};
 
 /// Real messages of every kind that a small shoal exchanges.
@@ -55,12 +56,13 @@ fn golden_values() -> Vec<(Key, Vec<u8>)> {
     vec![
         (Key::service(&web), value("service")),
         (Key::node(&node), value("node intent")),
+        (Key::verdict(&ServiceId([0x22; 16]), RolloutId(7)), value("verdict")),
         (Key::block(7), value("block claim")),
     ]
 }
 
 fn golden_messages() -> Vec<Vec<u8>> {
-    let values = ["service", "node intent", "block claim"];
+    let values = ["service", "node intent", "verdict", "block claim"];
     let messages = golden().into_iter().filter(|(name, _)| !name.starts_with("record") && !values.contains(name));
     messages.map(|(_, bytes)| bytes).collect()
 }

@@ -22,6 +22,7 @@ fn task(number: u8, state: TaskState) -> TaskReport {
         revision: 1,
         addresses: Addresses { v4: None, v6: Ipv6Addr::LOCALHOST },
         state,
+        stable: false,
         since_ms: 5,
         error: String::new(),
         exit_code: None,

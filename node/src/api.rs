@@ -20,6 +20,7 @@ mod nodes;
 mod not_here;
 mod params;
 mod plan;
+pub mod rollouts;
 mod router;
 mod services;
 mod shoal;

@@ -13,6 +13,7 @@ mod graves;
 mod names;
 mod relay;
 mod replicas;
+pub(crate) mod rollouts;
 mod room;
 pub(crate) mod watch;
 
@@ -26,10 +27,11 @@ pub(crate) use names::stale;
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
 /// Every checker of a healed world, the cheap ones first.
-const ALL: [Checker; 10] = [
+const ALL: [Checker; 11] = [
     ("agreement", agreement::check),
     ("followed", followed::check),
     ("relay", relay::check),
+    ("rollouts", rollouts::check),
     ("replicas", replicas::check),
     ("drained", drained::check),
     ("constraints", constraints::check),

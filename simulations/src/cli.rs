@@ -6,6 +6,7 @@
 pub(crate) mod mutations;
 pub(crate) mod replay;
 pub(crate) mod run;
+pub(crate) mod steps;
 
 use std::path::Path;
 use std::process::ExitCode;

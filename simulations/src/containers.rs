@@ -22,6 +22,15 @@ pub(crate) struct Container {
     pub(crate) phase: Phase,
     /// Whether it ends only when it is killed.
     pub(crate) hangs: bool,
+    /// When it came to run.
+    pub(crate) since_us: Option<u64>,
+}
+
+impl Container {
+    /// Returns for how long it has run.
+    pub(crate) fn ran_us(&self, at_us: u64) -> u64 {
+        self.since_us.map_or(0, |since_us| at_us.saturating_sub(since_us))
+    }
 }
 
 /// The containers of one host; they may outlive its daemon.
@@ -36,16 +45,16 @@ impl Containers {
         if self.live.contains_key(&order.id) {
             return false;
         }
-        self.live.insert(order.id, Container { order, phase: Phase::Starting, hangs: false });
+        self.live.insert(order.id, Container { order, phase: Phase::Starting, hangs: false, since_us: None });
         true
     }
 
     /// Moves a starting container to running; tells whether it was starting.
-    pub(crate) fn run(&mut self, id: &TaskId) -> bool {
+    pub(crate) fn run(&mut self, at_us: u64, id: &TaskId) -> bool {
         let Some(container) = self.live.get_mut(id).filter(|container| container.phase == Phase::Starting) else {
             return false;
         };
-        container.phase = Phase::Running;
+        (container.phase, container.since_us) = (Phase::Running, Some(at_us));
         true
     }
 

@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod script;
 pub mod shrink;
 pub mod step;
+pub mod steps;
 pub mod summary;
 mod trace;
 pub mod workers;

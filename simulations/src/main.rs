@@ -36,6 +36,8 @@ enum Command {
     /// Switch deliberate bugs of the core on, one by one: each must be caught
     #[cfg(feature = "mutations")]
     Mutations(cli::mutations::MutationArgs),
+    /// Kill each role at each event of a rollout, in all ways that a rollout can end
+    Steps(cli::steps::StepsArgs),
     /// Simulate membership alone: detection times, false deaths, bytes
     Membership(membership::command::Args),
     /// Simulate the spread of changes among many nodes: bytes per node and second
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Regressions(args) => cli::replay::regressions(&args),
         #[cfg(feature = "mutations")]
         Command::Mutations(args) => cli::mutations::mutations(&args),
+        Command::Steps(args) => cli::steps::steps(&args),
         Command::Membership(args) => return membership::command::command(&args),
         Command::Dissemination(args) => return dissemination::command(&args),
     };

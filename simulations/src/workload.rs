@@ -11,10 +11,13 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeSpec};
 use shoal_cluster::intent::service::{ImageRef, Mode, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::update::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_cluster::record::Record;
-use shoal_cluster::{Command, CommandError, Receipt};
+use shoal_cluster::seed::Stream;
+use shoal_cluster::{Command, CommandError, Receipt, TaskOrder};
 
 use crate::checkers::watch;
+use crate::options::seed_bytes;
 use crate::world::World;
 
 /// The label that carries the number of the write.
@@ -72,6 +75,12 @@ pub(crate) fn write(world: &mut World, service: u64, node: usize, roll: u64) {
     let (command, wanted) = match present {
         None => (Command::CreateService(spec(&name, write, roll)), Some(write)),
         Some(service) if roll % 100 < 15 => (Command::RemoveService(service.id), None),
+        Some(service) if roll % 100 < 20 && !service.history.is_empty() => {
+            let Service { id, version, history, .. } = service;
+            let kept = &history[(roll >> 8) as usize % history.len()];
+            let written = kept.spec.labels.get(WRITE_LABEL).and_then(|label| label.parse().ok());
+            (Command::RollbackService { id, version, to: Some(kept.version) }, written)
+        }
         Some(service) => (update(service, write, roll), Some(write)),
     };
     let answer = world.command(home, command);
@@ -176,8 +185,51 @@ fn update(service: Service, write: u64, roll: u64) -> Command {
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
     if (roll >> 16) % 100 < 30 {
         spec.task.env = vec![format!("WRITE={write}")];
+        let mut random = Stream::new(&seed_bytes(roll), "rollout");
+        spec.update = config(&mut random, true);
+        spec.rollback = config(&mut random, false);
+        if random.below(100) < 25 {
+            spec.task.env.push(BAD_START.to_owned());
+        }
     }
     Command::UpdateService { id, version, spec }
+}
+
+/// Draws how slots move: quickly, since much is to happen in a minute.
+fn config(random: &mut Stream, there: bool) -> UpdateConfig {
+    let actions = [FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback];
+    UpdateConfig {
+        parallelism: random.below(4) as u32,
+        delay_ms: [0, 0, 200, 1_000][random.below(4) as usize],
+        monitor_ms: [50, 300, 1_000, 3_000][random.below(4) as usize],
+        failure_action: actions[random.below(if there { 3 } else { 2 }) as usize],
+        failure_ratio_max_ppm: [0, 0, 200_000, 500_000][random.below(4) as usize],
+        order: [UpdateOrder::StopFirst, UpdateOrder::StartFirst][random.below(2) as usize],
+    }
+}
+
+/// What is wrong with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Its containers do not start.
+    Start,
+    /// Its containers exit soon.
+    Exit,
+}
+
+/// The variables by which an image is bad.
+pub(crate) const BAD_START: &str = "BAD=start";
+pub(crate) const BAD_EXIT: &str = "BAD=exit";
+
+/// Returns what is wrong with the image of a task.
+pub(crate) fn flaw(order: &TaskOrder) -> Option<Flaw> {
+    let env = |wanted: &str| order.spec.env.iter().any(|variable| variable == wanted);
+    if env(BAD_START) { Some(Flaw::Start) } else { env(BAD_EXIT).then_some(Flaw::Exit) }
+}
+
+/// Tells whether something is wrong with the image of a spec.
+pub(crate) fn is_flawed(task: &TaskSpec) -> bool {
+    task.env.iter().any(|variable| variable == BAD_START || variable == BAD_EXIT)
 }
 
 fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {

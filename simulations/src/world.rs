@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use shoal_cluster::seed::Stream;
-use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, TaskEvent, TaskId};
+use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, ServiceId, TaskEvent, TaskId};
 
 use crate::checkers::watch::Watch;
 use crate::network::Network;
 use crate::node::{Node, StartError, node_id};
 use crate::options::{Options, Sabotage, seed_bytes};
+use crate::steps::{self, Noted};
 use crate::trace::Trace;
 use crate::workload::Ledger;
 
@@ -67,6 +68,8 @@ pub struct World {
     pub(crate) watch: Watch,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) healed: bool,
+    /// Of a service whose rollout is to be killed at every step: what happened, and the fewest slots that ran.
+    pub(crate) noted: Option<(ServiceId, Vec<Noted>, usize)>,
     /// Nodes that have not joined yet.
     pub(crate) kept_out: BTreeSet<usize>,
     queue: BinaryHeap<(Key, u64)>,
@@ -100,6 +103,7 @@ impl World {
             watch: Watch::default(),
             counts: BTreeMap::new(),
             healed: false,
+            noted: None,
             kept_out,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
@@ -172,6 +176,22 @@ impl World {
     pub(crate) fn unplug(&mut self, node: usize) {
         self.stop_node(node, true);
         self.nodes[node].unplugged = true;
+    }
+
+    /// Kills a daemon, whose containers live on, and starts it again after a while.
+    pub(crate) fn kill(&mut self, node: usize, down: Duration) {
+        self.stop_node(node, false);
+        self.queue_at(down, Event::Restart { node });
+    }
+
+    /// Notes an event of the rollout that is watched.
+    pub(crate) fn note(&mut self, node: usize, service: ServiceId) {
+        let Some((id, ..)) = self.noted.as_ref().filter(|(id, ..)| *id == service) else { return };
+        let runs = steps::running(self, *id).len();
+        if let Some((_, noted, least)) = &mut self.noted {
+            noted.push(Noted { at_us: self.at_us, node });
+            *least = runs.min(*least);
+        }
     }
 
     /// Counts something for the report.
@@ -262,7 +282,7 @@ impl World {
     fn stop_node(&mut self, node: usize, power: bool) {
         if power {
             for container in self.nodes[node].containers.clear() {
-                self.watch.ended(self.at_us, node, &container.order);
+                self.watch.ended(self.at_us, node, &container, false);
             }
         }
         if self.nodes[node].core.is_none() {

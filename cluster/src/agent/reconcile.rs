@@ -1,19 +1,21 @@
 //! Reconciling: what to stop, to replace, to start and to forget, from the difference of what runs and what is wanted.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::restart::Restart;
+use super::rolling::Goals;
 use super::task::Task;
 use super::{Agent, AgentAction, Slot, Sources, block};
 use crate::clock::Now;
-use crate::id::{NodeId, ServiceId, TaskId};
+use crate::id::{NodeId, TaskId};
 use crate::intent::node::Availability;
 use crate::intent::service::{Mode, Service};
 use crate::io::{Event, TaskCommand, TaskOrder};
 use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
 use crate::mutation::{self, Mutation};
 use crate::plan::addresses::{Addresses, Block};
+use crate::plan::rollout::Aim;
 use crate::reports::task::{TaskReport, TaskState};
 
 /// What is to become of a task.
@@ -41,22 +43,40 @@ impl Agent {
         sources.plan.blocks.get(&self.own).copied().filter(|block| block.v4.is_some())
     }
 
-    /// Stops live tasks that are not wanted, and all but the best of several in one slot.
-    pub(super) fn stop_unwanted(&mut self, now: Now, sources: Sources<'_>, block: Option<Block>) {
-        for ids in self.live().into_values() {
+    /// Stops live tasks that are not wanted, and all but the best of several in one slot. Beside a task of the revision
+    /// that its slot is to run an older one runs on until the newer has run for long enough.
+    pub(super) fn stop_unwanted<'a>(
+        &mut self,
+        now: Now,
+        sources: Sources<'a>,
+        block: Option<Block>,
+        goals: &mut Goals<'a>,
+    ) {
+        for (slot, ids) in self.live() {
+            let service = sources.intent.service(&slot.0);
+            let aim = service.map(|service| goals.aim(service, slot.1, self.revision_of(&slot)).revision);
             let mut kept: Vec<&Task> = Vec::new();
             let mut unwanted: Vec<TaskId> = Vec::new();
             for task in ids.iter().map(|id| &self.tasks[id]).filter(|task| task.report.state != TaskState::Stopping) {
-                match self.judge(task, sources, block) {
+                match self.judge(task, sources, block, goals) {
                     Verdict::Keep => kept.push(task),
                     Verdict::Stop => unwanted.push(task.report.id),
                 }
             }
             kept.sort_by_key(|task| {
-                let present = sources.is_present(&task.report);
-                core::cmp::Reverse((present, task.report.state, task.report.id))
+                core::cmp::Reverse((Some(task.report.revision) == aim, task.report.state, task.report.id))
             });
-            unwanted.extend(kept.iter().skip(1).map(|task| task.report.id));
+            let kept: Vec<(TaskId, u64, TaskState)> =
+                kept.iter().map(|task| (task.report.id, task.report.revision, task.report.state)).collect();
+            let elder = match (kept.as_slice(), service) {
+                ([best, others @ ..], Some(service)) if Some(best.1) == aim && !others.is_empty() => {
+                    let runs = |other: &&(TaskId, u64, TaskState)| other.1 != best.1 && other.2 == TaskState::Running;
+                    let monitor = goals.monitor(service);
+                    others.iter().find(runs).filter(|_| !self.takes_over(now, &best.0, monitor)).map(|elder| elder.0)
+                }
+                _ => None,
+            };
+            unwanted.extend(kept.iter().skip(1).map(|(id, ..)| *id).filter(|id| Some(*id) != elder));
             for id in unwanted {
                 self.stop(now, id);
             }
@@ -64,16 +84,17 @@ impl Agent {
     }
 
     /// Decides on one live task, its revision apart.
-    fn judge(&self, task: &Task, sources: Sources<'_>, block: Option<Block>) -> Verdict {
+    fn judge<'a>(&self, task: &Task, sources: Sources<'a>, block: Option<Block>, goals: &mut Goals<'a>) -> Verdict {
         let report = &task.report;
-        let wanted = sources.intent.service(&report.service).is_some_and(|service| service.spec.has_slot(report.slot));
-        if !wanted || !block.is_some_and(|block| holds(&block, &report.addresses)) {
+        let service = sources.intent.service(&report.service).filter(|service| service.spec.has_slot(report.slot));
+        let Some(service) = service.filter(|_| block.is_some_and(|block| holds(&block, &report.addresses))) else {
             return Verdict::Stop;
-        }
+        };
         match sources.plan.assignments.get(&task.slot()) {
             Some(node) if *node == self.own || mutation::on(Mutation::DoublePlacement) => Verdict::Keep,
             Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
-            Some(node) if report.state < TaskState::Running || runs_at(node, task, sources) => Verdict::Stop,
+            Some(_) if report.state < TaskState::Running => Verdict::Stop,
+            Some(node) if runs_at(node, task, sources, service, goals) => Verdict::Stop,
             // It runs, and the node that should run it does not yet.
             Some(_) => Verdict::Keep,
             None if report.state < TaskState::Running || self.must_go(report, sources) => Verdict::Stop,
@@ -91,67 +112,67 @@ impl Agent {
         drained || global || !sources.plan.may_run(&self.own, &report.service)
     }
 
-    /// Stops tasks of another revision than their service's in slots assigned here: those that do not run at once, those
-    /// that run one by one, each when all other slots of the service here are as they should be.
-    pub(super) fn replace_outdated(&mut self, now: Now, sources: Sources<'_>) {
+    /// Stops tasks of another revision than their slot is to run, in slots assigned here: those that do not run at once,
+    /// those that run if the front of the rollout has reached them and they need not wait for a successor.
+    pub(super) fn replace_outdated<'a>(&mut self, now: Now, sources: Sources<'a>, goals: &mut Goals<'a>) {
         let live = self.live();
-        let mut idle: Vec<TaskId> = Vec::new();
-        let mut running: BTreeMap<ServiceId, TaskId> = BTreeMap::new();
-        let mut busy: BTreeSet<ServiceId> = BTreeSet::new();
         for (slot, service) in self.assigned(sources) {
-            let tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id]);
-            let newest = tasks.max_by_key(|task| (task.report.state == TaskState::Stopping, task.number));
-            let Some(task) = newest else {
-                if !self.slots.get(&slot).is_some_and(Restart::is_done) {
-                    busy.insert(service.id);
-                }
-                continue;
-            };
-            match task.report.state {
-                TaskState::Running if task.report.revision == service.revision => {}
-                TaskState::Running => {
-                    running.entry(service.id).or_insert(task.report.id);
-                }
-                TaskState::Accepted | TaskState::Preparing | TaskState::Starting
-                    if task.report.revision != service.revision =>
-                {
-                    idle.push(task.report.id);
-                }
-                TaskState::Accepted
-                | TaskState::Preparing
-                | TaskState::Starting
-                | TaskState::Stopping
-                | TaskState::Complete
-                | TaskState::Failed
-                | TaskState::Shutdown => {
-                    busy.insert(service.id);
+            let before = self.revision_of(&slot);
+            let aim = goals.aim(service, slot.1, before);
+            let tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id].report);
+            let outdated = tasks.filter(|task| task.revision != aim.revision);
+            let states: Vec<(TaskId, TaskState)> = outdated.map(|task| (task.id, task.state)).collect();
+            for (id, state) in states {
+                let stops = match state {
+                    TaskState::Accepted | TaskState::Preparing | TaskState::Starting => true,
+                    TaskState::Running => {
+                        goals.reaches(service, slot.1) && !goals.starts_beside(service, slot.1, before)
+                    }
+                    TaskState::Stopping | TaskState::Complete | TaskState::Failed | TaskState::Shutdown => false,
+                };
+                if stops {
+                    // From now on it has moved, whatever becomes of the slots before it.
+                    self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision)).follow(aim.revision);
+                    self.stop(now, id);
                 }
             }
-        }
-        for id in idle.iter().chain(running.iter().filter(|(service, _)| !busy.contains(service)).map(|(_, id)| id)) {
-            self.stop(now, *id);
         }
     }
 
-    /// Starts a task in each slot that is assigned here, has no live task here and need not wait.
-    pub(super) fn start_missing(&mut self, now: Now, sources: Sources<'_>, block: Option<Block>) {
+    /// Starts a task in each slot that is assigned here, has no live task here and need not wait; start-first also beside
+    /// one that runs and is to be replaced.
+    pub(super) fn start_missing<'a>(
+        &mut self,
+        now: Now,
+        sources: Sources<'a>,
+        block: Option<Block>,
+        goals: &mut Goals<'a>,
+    ) {
         let live = self.live();
         let mut room = self.room(sources);
         for (slot, service) in self.assigned(sources) {
-            let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(service.revision));
-            if live.contains_key(&slot) || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
+            let before = self.revision_of(&slot);
+            let aim = goals.aim(service, slot.1, before);
+            self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision));
+            let mut tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id].report);
+            let waits = tasks.any(|task| {
+                let elder = task.state == TaskState::Running && task.revision != aim.revision;
+                !elder || !goals.starts_beside(service, slot.1, before)
+            });
+            if waits || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
                 continue;
             }
-            restart.follow(service.revision);
+            let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision));
+            restart.follow(aim.revision);
             restart.wake(now.mono);
             if let Some(block) = block.filter(|_| restart.is_ready() && room.take(service)) {
-                self.start(now, block, service, slot.1);
+                self.start(now, block, service, (slot.1, aim));
             }
         }
     }
 
     /// Starts a task, if there is an address for it and room in the report.
-    fn start(&mut self, now: Now, block: Block, service: &Service, slot: u32) {
+    fn start(&mut self, now: Now, block: Block, service: &Service, (slot, aim): (u32, Aim<'_>)) {
         if self.tasks.len() >= TASKS_PER_NODE_MAX && !self.forget_oldest() {
             return;
         }
@@ -164,9 +185,9 @@ impl Agent {
             service: service.id,
             service_name: service.spec.name.clone(),
             slot,
-            revision: service.revision,
+            revision: aim.revision,
             addresses: block.host(host),
-            spec: service.spec.task.clone(),
+            spec: aim.task.clone(),
         };
         let task = Task::new(&order, self.counter, now.wall_ms);
         self.actions.push_back(AgentAction::Report(task.report.clone()));
@@ -212,28 +233,21 @@ impl Agent {
     }
 }
 
-impl Sources<'_> {
-    /// Tells whether a task runs the present revision of its service. Revisions are compared for equality only: after a
-    /// split the write that wins may be of any.
-    fn is_present(&self, report: &TaskReport) -> bool {
-        self.intent.service(&report.service).is_some_and(|service| service.revision == report.revision)
-    }
-}
-
 fn holds(block: &Block, addresses: &Addresses) -> bool {
     addresses.v4.is_some() && addresses.iter().all(|address| block.contains(address))
 }
 
-/// Tells whether `node` is up and has reported since it came up that it runs a task in the slot of `task`, of the same revision or
-/// of the service's present one.
-fn runs_at(node: &NodeId, task: &Task, sources: Sources<'_>) -> bool {
+/// Tells whether `node` is up and has reported since it came up that it runs a task in the slot of `task`, of the same
+/// revision or of one that the service's slots run on purpose. Revisions are compared for equality only: after a split the
+/// write that wins may be of any.
+fn runs_at<'a>(node: &NodeId, task: &Task, sources: Sources<'a>, service: &'a Service, goals: &mut Goals<'a>) -> bool {
     let known = sources.membership.is_up(node) && sources.reports.is_confirmed(node);
     let report = sources.reports.of(node).filter(|_| known);
     report.is_some_and(|report| {
         report.tasks.values().any(|other| {
             (other.service, other.slot) == task.slot()
                 && other.state == TaskState::Running
-                && (other.revision == task.report.revision || sources.is_present(other))
+                && (other.revision == task.report.revision || goals.knows(service, other.revision))
         })
     })
 }

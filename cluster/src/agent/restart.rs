@@ -38,6 +38,11 @@ impl Restart {
         Self { revision, in_a_row: 0, phase: Phase::Ready }
     }
 
+    /// Returns which revision the slot is to run.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Begins anew if the slot is to run another revision than before.
     pub(super) fn follow(&mut self, revision: u64) {
         if self.revision != revision {
@@ -81,11 +86,6 @@ impl Restart {
     /// Tells whether the slot may start a task.
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
-    }
-
-    /// Tells whether the slot has done its work in this revision: it needs no task to be as it should.
-    pub(super) fn is_done(&self) -> bool {
-        self.phase == Phase::Done
     }
 
     /// Returns when the delay is over, if there is one.
@@ -133,13 +133,13 @@ mod tests {
         let never = policy(RestartCondition::None, None);
         let failure = policy(RestartCondition::OnFailure, Some(2));
         let mut restart = Restart::new(1);
-        assert!(!end(&mut restart, &never, true) && !restart.is_done() && !restart.is_ready());
+        assert!(!end(&mut restart, &never, true) && restart.phase == Phase::GivenUp && !restart.is_ready());
         restart.follow(2);
         assert!(restart.is_ready());
-        assert!(!end(&mut restart, &failure, false) && restart.is_done());
+        assert!(!end(&mut restart, &failure, false) && restart.phase == Phase::Done);
         restart.follow(3);
         assert!(end(&mut restart, &failure, true) && end(&mut restart, &failure, true));
-        assert!(!end(&mut restart, &failure, true) && !restart.is_done() && !restart.is_ready());
+        assert!(!end(&mut restart, &failure, true) && restart.phase == Phase::GivenUp && !restart.is_ready());
     }
 
     proptest! {

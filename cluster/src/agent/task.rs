@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::Slot;
 use crate::clock::{Instant, Now};
+use crate::id::Leg;
 use crate::intent::service::RestartPolicy;
 use crate::io::TaskOrder;
 use crate::limits::ERROR_BYTES_MAX;
@@ -20,9 +21,20 @@ pub(super) struct Task {
     pub(super) restart: RestartPolicy,
     /// Grows from task to task of this run.
     pub(super) number: u64,
+    /// Which rollout its end would be a failure of, if any.
+    pub(super) trial: Option<Trial>,
     running_since: Option<Instant>,
     /// Whether it is ended because it does not work, so that its end is a failure whoever asked for it.
     unhealthy: bool,
+}
+
+/// A task of the revision that a rollout moves to, until it is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trial {
+    /// Which rollout, in which direction.
+    pub(super) leg: Leg,
+    /// How long it is watched.
+    pub(super) monitor: Duration,
 }
 
 impl Task {
@@ -35,11 +47,12 @@ impl Task {
             revision: order.revision,
             addresses: order.addresses,
             state: TaskState::Preparing,
+            stable: false,
             since_ms: wall_ms,
             error: String::new(),
             exit_code: None,
         };
-        Self { report, restart: order.spec.restart, number, running_since: None, unhealthy: false }
+        Self { report, restart: order.spec.restart, number, trial: None, running_since: None, unhealthy: false }
     }
 
     /// Returns which replica of which service it is.
@@ -88,6 +101,11 @@ impl Task {
         let end = self.report.error.floor_char_boundary(ERROR_BYTES_MAX);
         self.report.error.truncate(end);
         true
+    }
+
+    /// Returns when it will have run for `time`, if it runs.
+    pub(super) fn due(&self, time: Duration) -> Option<Instant> {
+        (self.report.state == TaskState::Running).then_some(self.running_since? + time)
     }
 
     /// Returns how long it has run.

@@ -16,6 +16,7 @@ use crate::plan::tests::{id, membership, report, service, task};
 use crate::reports::Head;
 
 mod random;
+mod rollouts;
 mod situations;
 
 const SHOAL: [u8; 32] = [9; 32];
@@ -37,6 +38,8 @@ struct World {
     events: Vec<Event>,
     /// Whether containers run, and end when asked, at once.
     obedient: bool,
+    /// Whether a slot may have two live tasks, of two revisions.
+    beside: bool,
 }
 
 impl World {
@@ -55,6 +58,7 @@ impl World {
             stopping: BTreeSet::new(),
             events: Vec::new(),
             obedient: true,
+            beside: false,
         };
         for service in services {
             world.intent.write_service(1, service);
@@ -103,10 +107,16 @@ impl World {
         match action {
             AgentAction::Report(report) => {
                 let known = self.reports.of(&id(0)).and_then(|own| own.tasks.get(&report.id)).cloned();
-                assert!(known.is_none_or(|known| known.state < report.state), "a state only moves forward");
+                assert!(
+                    known.is_none_or(|known| known.state < report.state || (!known.stable && report.stable)),
+                    "a state only moves forward"
+                );
                 self.reports.report_task(report);
             }
             AgentAction::Retract(id) => self.reports.retract_task(&id),
+            AgentAction::ReportFailures(service, leg, failures) => {
+                self.reports.report_failures(service, leg, failures.as_ref());
+            }
             AgentAction::ClaimBlock(number) => {
                 self.intent.claim_block(1, number);
             }
@@ -159,7 +169,9 @@ impl World {
     /// What holds at every moment: no slot has two live tasks, no two containers share an address, all is in the block.
     fn check(&self) {
         let live: Vec<&TaskReport> = self.own().into_iter().filter(|task| !task.state.is_final()).collect();
-        let slots: BTreeSet<Slot> = live.iter().map(|task| (task.service, task.slot)).collect();
+        let revision = |task: &TaskReport| if self.beside { task.revision } else { 0 };
+        let slots: BTreeSet<(Slot, u64)> =
+            live.iter().map(|task| ((task.service, task.slot), revision(task))).collect();
         let addresses: BTreeSet<Addresses> = live.iter().map(|task| task.addresses).collect();
         assert_eq!((slots.len(), addresses.len()), (live.len(), live.len()), "{live:?}");
     }

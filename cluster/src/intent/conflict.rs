@@ -58,7 +58,7 @@ impl Rival {
         let read = match key.kind() {
             Some(Kind::Service) => wire::decode(value).map(|service| Written::Service(Box::new(service))).ok(),
             Some(Kind::Node) => wire::decode(value).map(Written::Node).ok(),
-            Some(Kind::Block) | None => None,
+            Some(Kind::Block | Kind::Verdict) | None => None,
         };
         read.unwrap_or(Written::Unknown)
     }
@@ -79,11 +79,12 @@ impl Conflicted {
     }
 }
 
-/// Two versions with one value are no conflict. A block that two nodes claim settles by itself: the loser moves.
+/// Two versions with one value are no conflict. A block that two nodes claim settles by itself: the loser moves. Of
+/// verdicts the greatest counts.
 fn is_conflict(key: &Key, register: &Register) -> bool {
     let versions = register.versions();
     let differ = versions.windows(2).any(|pair| pair[0].value != pair[1].value);
-    differ && key.kind() != Some(Kind::Block)
+    differ && !matches!(key.kind(), Some(Kind::Block | Kind::Verdict))
 }
 
 impl Intent {

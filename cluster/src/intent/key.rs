@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
-use crate::id::NodeId;
+use crate::id::{NodeId, RolloutId, ServiceId};
 use crate::limits::KEY_BYTES_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
 
@@ -28,6 +28,8 @@ pub enum Kind {
     Block,
     /// What operators want of a node; the name is the node's id as it is shown, the value a [`super::node::NodeIntent`].
     Node,
+    /// How far a rollout has come; the name is the service's id and the rollout's, the value a [`super::update::Ruling`].
+    Verdict,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::Service => 1,
             Self::Block => 2,
             Self::Node => 3,
+            Self::Verdict => 4,
         }
     }
 }
@@ -57,9 +60,14 @@ impl Key {
         Self { kind: Kind::Node.number(), name: node.to_string() }
     }
 
+    /// Returns the key of the verdict on a rollout.
+    pub fn verdict(service: &ServiceId, rollout: RolloutId) -> Self {
+        Self { kind: Kind::Verdict.number(), name: format!("{service}.{:016x}", rollout.0) }
+    }
+
     /// Returns the kind, if this code understands it.
     pub fn kind(&self) -> Option<Kind> {
-        [Kind::Service, Kind::Block, Kind::Node].into_iter().find(|kind| kind.number() == self.kind)
+        [Kind::Service, Kind::Block, Kind::Node, Kind::Verdict].into_iter().find(|kind| kind.number() == self.kind)
     }
 
     /// Returns the number of the block that this key names, if it names one in the one valid form.

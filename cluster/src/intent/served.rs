@@ -6,9 +6,11 @@ use alloc::string::String;
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
 use super::service::Service;
+use super::update::{Rollout, Ruling, Verdict};
 use crate::crdt::{Register, Version};
 use crate::hash;
-use crate::id::{NodeId, ServiceId};
+use crate::id::{NodeId, RolloutId, ServiceId};
+use crate::limits::HISTORY_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
 use crate::wire;
 
@@ -22,6 +24,10 @@ pub(super) struct Served {
     /// The numbers of the blocks that each node holds.
     held: BTreeMap<NodeId, BTreeSet<u16>>,
     nodes: BTreeMap<NodeId, NodeIntent>,
+    /// By the name of its key, each verdict with when it was raised first.
+    rulings: BTreeMap<String, (Ruling, u64)>,
+    /// The services whose rollout has not ended.
+    rolling: BTreeSet<ServiceId>,
 }
 
 impl Served {
@@ -53,17 +59,62 @@ impl Served {
         &self.nodes
     }
 
+    pub(super) fn ruling(&self, service: &ServiceId, rollout: RolloutId) -> Option<(Ruling, u64)> {
+        self.rulings.get(&Key::verdict(service, rollout).name).copied()
+    }
+
+    pub(super) fn rolling(&self) -> impl Iterator<Item = &ServiceId> {
+        self.rolling.iter()
+    }
+
     /// Follows a change of one register.
     pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
         match key.kind() {
             Some(Kind::Service) => self.refresh_service(&key.name, register),
             Some(Kind::Block) => self.refresh_block(key, register),
             Some(Kind::Node) => self.refresh_node(key, register),
+            Some(Kind::Verdict) => self.refresh_ruling(key, register),
             None => {}
         }
     }
 
     fn refresh_service(&mut self, name: &str, register: &Register) {
+        let before = self.services.get(name).map(|service| service.id);
+        self.replace_service(name, register);
+        let after = self.services.get(name).map(|service| service.id);
+        for id in before.into_iter().chain(after) {
+            self.refresh_rolling(&id);
+        }
+    }
+
+    /// Notes whether the slots of a service move.
+    fn refresh_rolling(&mut self, id: &ServiceId) {
+        let rollout = self.service(id).and_then(|service| service.rollout);
+        let ruling =
+            |rollout: Rollout| self.ruling(id, rollout.id).map(|(ruling, _)| ruling.verdict).unwrap_or_default();
+        let verdict = rollout.map(ruling);
+        if verdict.is_some_and(Verdict::is_open) {
+            self.rolling.insert(*id);
+        } else {
+            self.rolling.remove(id);
+        }
+    }
+
+    /// Of concurrent verdicts the greatest counts, whoever raised it.
+    fn refresh_ruling(&mut self, key: &Key, register: &Register) {
+        let rulings =
+            register.versions().iter().filter_map(|version| Some((ruling_of(key, version)?, version.stamp.wall_ms)));
+        let greatest = rulings.max_by_key(|(ruling, at_ms)| (*ruling, core::cmp::Reverse(*at_ms)));
+        let before = match greatest {
+            Some(greatest) => self.rulings.insert(key.name.clone(), greatest),
+            None => self.rulings.remove(&key.name),
+        };
+        for (ruling, _) in before.into_iter().chain(greatest) {
+            self.refresh_rolling(&ruling.service);
+        }
+    }
+
+    fn replace_service(&mut self, name: &str, register: &Register) {
         if let Some(before) = self.services.remove(name)
             && let Some(names) = self.ids.get_mut(&before.id)
         {
@@ -117,7 +168,15 @@ fn node_of(key: &Key, version: &Version) -> Option<NodeIntent> {
 /// Returns the service in a version; none if it is a tombstone or written by a version of shoal that this one
 /// cannot read, or a spec that no operator could have declared.
 fn service_of(version: &Version) -> Option<Service> {
-    wire::decode::<Service>(version.value.as_ref()?).ok().filter(|service| service.spec.check().is_ok())
+    let service = wire::decode::<Service>(version.value.as_ref()?).ok()?;
+    let history = service.history.iter().all(|kept| kept.spec.check().is_ok());
+    (service.spec.check().is_ok() && history && service.history.len() <= HISTORY_MAX).then_some(service)
+}
+
+/// Returns the verdict in a version; none if it is a tombstone or on another rollout than the key's.
+fn ruling_of(key: &Key, version: &Version) -> Option<Ruling> {
+    let ruling: Ruling = wire::decode(version.value.as_ref()?).ok()?;
+    (Key::verdict(&ruling.service, ruling.rollout) == *key).then_some(ruling)
 }
 
 /// Returns the node that claims a block for itself; a claim for another node does not count.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, Spread};
 use super::name::Name;
-use crate::id::ServiceId;
+use super::update::{FailureAction, Kept, Rollout, UpdateConfig};
+use crate::id::{NodeId, ServiceId};
 use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 
 pub mod container;
@@ -31,6 +32,12 @@ pub struct Service {
     pub created_ms: u64,
     /// When it was last written, likewise.
     pub updated_ms: u64,
+    /// The node on which it was last written.
+    pub author: NodeId,
+    /// What moves its slots to the present revision; absent if they never ran another.
+    pub rollout: Option<Rollout>,
+    /// What it was before, the newest first; bounded in number and bytes.
+    pub history: Vec<Kept>,
     /// What the operator wrote.
     pub spec: ServiceSpec,
 }
@@ -50,6 +57,10 @@ pub struct ServiceSpec {
     pub reserved: Reserved,
     /// Which nodes may run the tasks, and how they are spread.
     pub placement: PlacementSpec,
+    /// How the slots move to another revision.
+    pub update: UpdateConfig,
+    /// How they move back.
+    pub rollback: UpdateConfig,
     /// What each task runs.
     pub task: TaskSpec,
 }
@@ -97,6 +108,8 @@ impl ServiceSpec {
             replicas,
             reserved: Reserved::default(),
             placement: PlacementSpec::default(),
+            update: UpdateConfig::default(),
+            rollback: UpdateConfig::default(),
             task,
         }
     }
@@ -120,6 +133,12 @@ impl ServiceSpec {
             if count > CONSTRAINTS_MAX {
                 return Err(SpecError::TooManyConstraints { count });
             }
+        }
+        if !self.update.is_bounded() || !self.rollback.is_bounded() {
+            return Err(SpecError::Update);
+        }
+        if self.rollback.failure_action == FailureAction::Rollback {
+            return Err(SpecError::RollbackOfRollback);
         }
         let bytes = self.weight();
         if bytes > VALUE_BYTES_MAX / 2 {
@@ -158,6 +177,12 @@ pub enum SpecError {
         /// What was asked for.
         count: usize,
     },
+    /// A delay, monitor time or failure ratio out of bounds.
+    #[error("a delay or monitor time is longer than 30 days, or a failure ratio is not between 0 and 1")]
+    Update,
+    /// A rollback that would be rolled back.
+    #[error("a rollback that fails can be paused or continued, not rolled back")]
+    RollbackOfRollback,
     /// No image was named.
     #[error("the service names no image")]
     NoImage,

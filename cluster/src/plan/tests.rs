@@ -59,7 +59,17 @@ pub(crate) fn membership(others: &[(u8, MemberState)]) -> Membership {
 pub(crate) fn service(number: u8, name: &str, replicas: u32, revision: u64) -> Service {
     let image = ImageRef { reference: "web".into(), digest: None };
     let spec = ServiceSpec::new(Name::new(name).expect("a valid name"), replicas, TaskSpec::new(image));
-    Service { id: ServiceId([number; 16]), version: revision, revision, created_ms: 0, updated_ms: 0, spec }
+    Service {
+        id: ServiceId([number; 16]),
+        version: revision,
+        revision,
+        created_ms: 0,
+        updated_ms: 0,
+        author: id(0),
+        rollout: None,
+        history: Vec::new(),
+        spec,
+    }
 }
 
 /// Intent with these services, in which these nodes claimed these blocks.
@@ -93,6 +103,7 @@ pub(crate) fn task(number: u8, service: u8, slot: u32, state: TaskState, address
         revision: 1,
         addresses,
         state,
+        stable: false,
         since_ms: 0,
         error: "".into(),
         exit_code: None,

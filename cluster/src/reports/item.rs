@@ -1,13 +1,14 @@
 //! Items: the numbered parts of a report. Kinds that are not known here are kept and relayed, not read.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use super::task::TaskReport;
-use crate::id::TaskId;
-use crate::limits::{ERROR_BYTES_MAX, IMAGE_BYTES_MAX, ITEM_BYTES_MAX};
+use crate::id::{Leg, ServiceId, TaskId};
+use crate::limits::{ERROR_BYTES_MAX, FAILED_SLOTS_MAX, IMAGE_BYTES_MAX, ITEM_BYTES_MAX};
 use crate::wire;
 
 /// One part of a report as it travels.
@@ -32,8 +33,19 @@ pub enum ItemKey {
     Task(TaskId),
     /// An image that the node has, as [`crate::Input::Images`] names it; kind 2, value empty.
     Image(String),
+    /// Slots of a service that failed in one direction of a rollout; kind 3, value [`Failures`].
+    Failures(ServiceId, Leg),
     /// A kind that this code does not know.
     Other(u16, Vec<u8>),
+}
+
+/// The slots whose moved tasks failed on one node in one direction of a rollout. It only grows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// Which slots; at most [`FAILED_SLOTS_MAX`].
+    pub slots: BTreeSet<u32>,
+    /// The task that failed first.
+    pub task: TaskId,
 }
 
 /// What a part of a report is.
@@ -41,12 +53,14 @@ pub enum ItemKey {
 pub(super) enum Body {
     Task(TaskReport),
     Image,
+    Failures(Failures),
     Other(Vec<u8>),
     Withdrawn,
 }
 
 const TASK: u16 = 1;
 const IMAGE: u16 = 2;
+const FAILURES: u16 = 3;
 
 impl ItemKey {
     /// Returns the kind's number and the encoded key.
@@ -54,6 +68,7 @@ impl ItemKey {
         match self {
             Self::Task(id) => (TASK, wire::encode(id)),
             Self::Image(digest) => (IMAGE, wire::encode(digest)),
+            Self::Failures(service, leg) => (FAILURES, wire::encode(&(service, leg))),
             Self::Other(kind, key) => (*kind, key.clone()),
         }
     }
@@ -102,6 +117,17 @@ impl Item {
                 }
                 let body = if value.is_some() { Body::Image } else { Body::Withdrawn };
                 Ok((ItemKey::Image(digest), body))
+            }
+            (FAILURES, value) => {
+                let (service, leg) = wire::decode(&self.key).map_err(|_| MALFORMED)?;
+                let body = match value {
+                    Some(value) => Body::Failures(wire::decode(value).map_err(|_| MALFORMED)?),
+                    None => Body::Withdrawn,
+                };
+                if matches!(&body, Body::Failures(failures) if failures.slots.len() > FAILED_SLOTS_MAX) {
+                    return Err("a report tells of too many failures");
+                }
+                Ok((ItemKey::Failures(service, leg), body))
             }
             (kind, None) => Ok((ItemKey::Other(kind, self.key.clone()), Body::Withdrawn)),
             (kind, Some(value)) => Ok((ItemKey::Other(kind, self.key.clone()), Body::Other(value.clone()))),

@@ -4,10 +4,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::item::{Body, Item, ItemKey};
+use super::item::{Body, Failures, Item, ItemKey};
 use super::task::{TaskReport, TaskState};
 use super::{Followed, Head, ReportRange, Running};
-use crate::id::{NodeId, TaskId};
+use crate::id::{Leg, NodeId, ServiceId, TaskId};
 use crate::limits::{CLAIM_JUMP_MAX, IMAGE_BYTES_MAX, IMAGES_PER_NODE_MAX, ITEMS_PER_NODE_MAX, TASKS_PER_NODE_MAX};
 use crate::wire;
 
@@ -18,6 +18,8 @@ pub struct NodeReport {
     pub tasks: BTreeMap<TaskId, TaskReport>,
     /// The images that it can run, as [`crate::Input::Images`] names them.
     pub images: BTreeSet<String>,
+    /// The slots that failed in rollouts.
+    pub failures: BTreeMap<(ServiceId, Leg), Failures>,
     /// Items of kinds that this code does not know.
     others: BTreeMap<(u16, Vec<u8>), Vec<u8>>,
     head: Head,
@@ -32,6 +34,7 @@ impl NodeReport {
         Self {
             tasks: BTreeMap::new(),
             images: BTreeSet::new(),
+            failures: BTreeMap::new(),
             others: BTreeMap::new(),
             head: Head { seq: 0, ..head },
             seqs: BTreeMap::new(),
@@ -49,24 +52,24 @@ impl NodeReport {
         self.head.seq += 1;
     }
 
-    /// Adds or replaces an item of this node's own report. Tells whether a task came to run or runs no longer.
-    pub(super) fn put(&mut self, item: &Item) -> bool {
+    /// Adds or replaces an item of this node's own report.
+    pub(super) fn put(&mut self, item: &Item) -> Effect {
         self.touch();
         let (key, body) = item.read().expect("an item of one's own decodes");
-        let answers = self.set(key, self.head.seq, body);
+        let effect = self.set(key, self.head.seq, body);
         self.forget();
-        answers
+        effect
     }
 
-    /// Withdraws an item of this node's own report; none if it was not there. Tells whether a task runs no longer.
-    pub(super) fn withdraw(&mut self, key: &ItemKey) -> Option<bool> {
+    /// Withdraws an item of this node's own report; none if it was not there.
+    pub(super) fn withdraw(&mut self, key: &ItemKey) -> Option<Effect> {
         if !self.holds(key) {
             return None;
         }
         self.touch();
-        let answers = self.set(key.clone(), self.head.seq, Body::Withdrawn);
+        let effect = self.set(key.clone(), self.head.seq, Body::Withdrawn);
         self.forget();
-        Some(answers)
+        Some(effect)
     }
 
     /// Replaces the images of this node's own report; tells whether they changed.
@@ -131,33 +134,34 @@ impl NodeReport {
         Some(range)
     }
 
-    /// Takes in a range of this edition from its node or a relay. Tells whether a task came to run or runs no longer.
-    pub(super) fn follow(&mut self, range: &ReportRange) -> (Followed, bool) {
+    /// Takes in a range of this edition from its node or a relay.
+    pub(super) fn follow(&mut self, range: &ReportRange) -> (Followed, Effect) {
+        let none = Effect::default();
         debug_assert!(range.upto.same_edition(&self.head), "the plane picks the edition");
         if range.upto <= self.head {
-            return (Followed::Known, false);
+            return (Followed::Known, none);
         }
         if range.after > self.head.seq {
-            return (Followed::Gap, false);
+            return (Followed::Gap, none);
         }
         if range.upto.seq - self.head.seq > CLAIM_JUMP_MAX {
-            return (Followed::Refused("a report jumps too far"), false);
+            return (Followed::Refused("a report jumps too far"), none);
         }
         let items = match check(range) {
             Ok(items) => items,
-            Err(reason) => return (Followed::Refused(reason), false),
+            Err(reason) => return (Followed::Refused(reason), none),
         };
         if self.order.len() + items.len() > 2 * ITEMS_PER_NODE_MAX {
-            return (Followed::Refused("a report has too many items"), false);
+            return (Followed::Refused("a report has too many items"), none);
         }
-        let mut answers = false;
+        let mut effect = Effect::default();
         for (seq, key, body) in items {
             if seq > self.head.seq && self.has_room(&key, &body) {
-                answers |= self.set(key, seq, body);
+                effect.add(self.set(key, seq, body));
             }
         }
         self.head = range.upto;
-        (Followed::New, answers)
+        (Followed::New, effect)
     }
 
     /// Tells whether an item that is not withdrawn is here.
@@ -165,6 +169,7 @@ impl NodeReport {
         match key {
             ItemKey::Task(id) => self.tasks.contains_key(id),
             ItemKey::Image(image) => self.images.contains(image),
+            ItemKey::Failures(service, leg) => self.failures.contains_key(&(*service, *leg)),
             ItemKey::Other(kind, key) => self.others.contains_key(&(*kind, key.clone())),
         }
     }
@@ -174,6 +179,7 @@ impl NodeReport {
             || match body {
                 Body::Task(_) => self.tasks.len() < TASKS_PER_NODE_MAX,
                 Body::Image => self.images.len() < IMAGES_PER_NODE_MAX,
+                Body::Failures(_) => self.failures.len() < IMAGES_PER_NODE_MAX,
                 Body::Other(_) => self.others.len() < IMAGES_PER_NODE_MAX,
                 Body::Withdrawn => true,
             }
@@ -184,32 +190,37 @@ impl NodeReport {
         match key {
             ItemKey::Task(id) => self.tasks.get(id).map(wire::encode),
             ItemKey::Image(image) => self.images.contains(image).then(Vec::new),
+            ItemKey::Failures(service, leg) => self.failures.get(&(*service, *leg)).map(wire::encode),
             ItemKey::Other(kind, key) => self.others.get(&(*kind, key.clone())).cloned(),
         }
     }
 
-    /// Puts an item at its place. Tells whether a task came to run or runs no longer, or runs elsewhere.
-    fn set(&mut self, key: ItemKey, seq: u64, body: Body) -> bool {
-        let before = self.answer(&key);
+    /// Puts an item at its place, and tells what follows.
+    fn set(&mut self, key: ItemKey, seq: u64, body: Body) -> Effect {
+        let before = (self.answer(&key), self.proof(&key));
         match (&key, body) {
             (ItemKey::Task(id), Body::Task(report)) => drop(self.tasks.insert(*id, report)),
             (ItemKey::Task(id), Body::Withdrawn) => drop(self.tasks.remove(id)),
             (ItemKey::Image(image), Body::Image) => drop(self.images.insert(image.clone())),
             (ItemKey::Image(image), Body::Withdrawn) => drop(self.images.remove(image)),
+            (ItemKey::Failures(service, leg), Body::Failures(failures)) => {
+                self.failures.insert((*service, *leg), failures);
+            }
+            (ItemKey::Failures(service, leg), Body::Withdrawn) => drop(self.failures.remove(&(*service, *leg))),
             (ItemKey::Other(kind, name), Body::Other(value)) => {
                 self.others.insert((*kind, name.clone()), value);
             }
             (ItemKey::Other(kind, name), Body::Withdrawn) => drop(self.others.remove(&(*kind, name.clone()))),
-            (ItemKey::Task(_) | ItemKey::Image(_) | ItemKey::Other(..), _) => {
+            (ItemKey::Task(_) | ItemKey::Image(_) | ItemKey::Failures(..) | ItemKey::Other(..), _) => {
                 debug_assert!(false, "a body is of its key's kind");
             }
         }
-        let answers = self.answer(&key) != before;
+        let effect = Effect { answers: self.answer(&key) != before.0, proves: self.proof(&key) != before.1 };
         if let Some(before) = self.seqs.insert(key.clone(), seq) {
             self.order.remove(&before);
         }
         self.order.insert(seq, key);
-        answers
+        effect
     }
 
     /// Returns its tasks that run.
@@ -217,10 +228,62 @@ impl NodeReport {
         self.tasks.values().filter_map(running)
     }
 
+    /// Returns what a rollout can see in an item, its running apart.
+    fn proof(&self, key: &ItemKey) -> Option<Proof> {
+        match key {
+            ItemKey::Task(id) => self.tasks.get(id).and_then(proof),
+            ItemKey::Failures(service, leg) => {
+                self.failures.get(&(*service, *leg)).map(|failures| Proof::Failed(failures.slots.len()))
+            }
+            ItemKey::Image(_) | ItemKey::Other(..) => None,
+        }
+    }
+
     /// Returns what names can say of an item.
     fn answer(&self, key: &ItemKey) -> Option<Running> {
         let ItemKey::Task(id) = key else { return None };
         self.tasks.get(id).and_then(running)
+    }
+}
+
+/// What a change of a report means to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effect {
+    /// Whether a task came to run, or runs no longer.
+    pub(super) answers: bool,
+    /// Whether a rollout may have come further.
+    pub(super) proves: bool,
+}
+
+impl Effect {
+    fn add(&mut self, other: Self) {
+        self.answers |= other.answers;
+        self.proves |= other.proves;
+    }
+}
+
+/// What a rollout can see in an item.
+#[derive(PartialEq, Eq)]
+enum Proof {
+    /// A task has run for long enough.
+    Stable,
+    /// A task has done its work.
+    Complete,
+    /// So many slots have failed.
+    Failed(usize),
+}
+
+fn proof(task: &TaskReport) -> Option<Proof> {
+    match task.state {
+        TaskState::Running if task.stable => Some(Proof::Stable),
+        TaskState::Complete => Some(Proof::Complete),
+        TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Stopping
+        | TaskState::Failed
+        | TaskState::Shutdown => None,
     }
 }
 

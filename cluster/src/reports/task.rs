@@ -22,6 +22,8 @@ pub struct TaskReport {
     pub addresses: Addresses,
     /// How far it has come.
     pub state: TaskState,
+    /// Whether it has run for as long as its rollout wants before the next slot may move; never taken back.
+    pub stable: bool,
     /// When it came into this state, in milliseconds since the Unix epoch by its node's clock.
     pub since_ms: u64,
     /// Why it failed, in words for operators; empty otherwise.

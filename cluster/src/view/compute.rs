@@ -6,12 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::{Agreement, PeerAgreement, TaskView, Views};
+use super::{Agreement, PeerAgreement, RolloutView, TaskView, Views};
 use crate::clock::Instant;
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::service::Mode;
 use crate::membership::Membership;
+use crate::plan::rollout::{Facts, Goal, Standing};
 use crate::plan::{self, Plan};
 use crate::reports::Reports;
 use crate::sync::rounds::Rounds;
@@ -36,6 +37,7 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         members: sources.membership.members().values().cloned().collect(),
         blocks: sources.plan.blocks.clone(),
         services: sources.intent.services().cloned().collect(),
+        rollouts: rollouts(sources),
         nodes: sources.intent.nodes().clone(),
         globals: globals(sources),
         inputs: Arc::clone(sources.plan.inputs()),
@@ -62,6 +64,30 @@ fn tasks(sources: &Sources<'_>) -> Vec<TaskView> {
         (report.service, report.slot, report.state.is_final(), Reverse(report.since_ms), task.node, report.id)
     });
     tasks
+}
+
+fn rollouts(sources: &Sources<'_>) -> BTreeMap<ServiceId, RolloutView> {
+    let (membership, reports) = (sources.membership, sources.reports);
+    let facts = Facts { assignments: &sources.plan.assignments, membership, reports };
+    let rolled = sources.intent.services().filter(|service| service.rollout.is_some());
+    let rollouts = rolled.map(|service| {
+        let (verdict, ruling) = (sources.intent.verdict(service), sources.intent.ruling(service));
+        // What has ended is not counted again and again.
+        let open = verdict.is_open();
+        let standing =
+            if open { Standing::of(service, &Goal::of(service, verdict), facts) } else { Standing::default() };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let rollout = RolloutView {
+            verdict,
+            task: ruling.and_then(|(ruling, _)| ruling.task),
+            ruled_ms: ruling.map(|(_, at_ms)| at_ms),
+            slots: count(standing.slots.len()),
+            arrived: count(standing.arrived.len()),
+            failed: count(standing.failed.len()),
+        };
+        (service.id, rollout)
+    });
+    rollouts.collect()
 }
 
 fn globals(sources: &Sources<'_>) -> BTreeMap<ServiceId, BTreeMap<u32, NodeId>> {

@@ -17,7 +17,7 @@ use super::params::Segment;
 use super::system::version_text;
 use super::{
     API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, images, networks, nodes, not_here,
-    plan, services, shoal, swarm, system, tasks,
+    plan, rollouts, services, shoal, swarm, system, tasks,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -77,6 +77,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/shoal/join", get(shoal::join))
         .route("/shoal/conflicts", get(conflicts::list))
         .route("/shoal/plan", get(plan::plan))
+        .route("/shoal/services/{id}/history", get(rollouts::history))
         .route("/shoal/why", get(plan::why))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)

@@ -17,7 +17,8 @@ use super::error::ApiError;
 use super::filters::{Filters, in_map};
 use super::images::login;
 use super::params::{Params, Segment};
-use super::spec::{Spelt, accept, show};
+use super::rollouts::update_status;
+use super::spec::{Spelt, accept, show, show_template_of};
 use super::status::{Conflict, Created, Stored};
 use super::time::rfc3339;
 use super::{NodeHandle, conflicts, lookup};
@@ -34,7 +35,7 @@ pub(super) async fn list(
     let views = node.views();
     let chosen = views.services.iter().filter(|service| matches(&filters, service)).map(|service| DockerService {
         service_status: params.flag("status").then(|| status(&views, service)),
-        ..shown(service)
+        ..shown(&views, service)
     });
     Ok(Spelt(chosen.collect()))
 }
@@ -63,7 +64,11 @@ pub(super) async fn inspect(
     let views = node.views();
     let service = lookup::service(&views, &id)?;
     // All fields are always filled in, so `insertDefaults` changes nothing.
-    Ok(Spelt(Inspected { service: shown(service), conflict: conflicts::of_service(&views, &service.spec.name) }))
+    Ok(Spelt(Inspected {
+        service: shown(&views, service),
+        previous: service.history.first().map(|kept| show(&kept.spec)),
+        conflict: conflicts::of_service(&views, &service.spec.name),
+    }))
 }
 
 /// A service, and the writes that contradict each other.
@@ -71,6 +76,8 @@ pub(super) async fn inspect(
 pub(super) struct Inspected {
     #[serde(flatten)]
     service: DockerService,
+    #[serde(rename = "PreviousSpec", skip_serializing_if = "Option::is_none")]
+    previous: Option<DockerSpec>,
     #[serde(rename = "Conflict", skip_serializing_if = "Option::is_none")]
     conflict: Option<Conflict>,
 }
@@ -106,8 +113,10 @@ pub(super) async fn update(
     Parsed(spec): Parsed<DockerSpec>,
 ) -> Result<Json<Stored>, ApiError> {
     let version = params.number("version")?;
-    if params.text("rollback").is_some() {
-        return Err(ApiError::NotSupported("docker service rollback (rollback=previous)".to_owned()));
+    if let Some(rollback) = params.text("rollback").filter(|rollback| !rollback.is_empty()) {
+        let to = rolled_back_to(rollback)?;
+        let id = lookup::service(&node.views(), &id)?.id;
+        return Ok(Json(node.apply(Command::RollbackService { id, version, to }).await?.into()));
     }
     let (id, present) = {
         let views = node.views();
@@ -119,20 +128,36 @@ pub(super) async fn update(
     Ok(Json(node.apply(Command::UpdateService { id, version, spec }).await?.into()))
 }
 
+/// Returns the version that a service is to go back to: `previous` is Docker's, a number ours.
+fn rolled_back_to(text: &str) -> Result<Option<u64>, ApiError> {
+    match text.parse() {
+        Ok(version) => Ok(Some(version)),
+        Err(_) if text == "previous" => Ok(None),
+        Err(_) => Err(ApiError::BadRequest(format!(
+            "unrecognized rollback option {}, expected previous or the number of a version",
+            super::error::shown(text)
+        ))),
+    }
+}
+
 /// `DELETE /services/{id or name}`
 pub(super) async fn remove(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Stored>, ApiError> {
     let id = lookup::service(&node.views(), &id)?.id;
     Ok(Json(node.apply(Command::RemoveService(id)).await?.into()))
 }
 
-fn shown(service: &Service) -> DockerService {
-    let spec = show(&service.spec);
+fn shown(views: &Views, service: &Service) -> DockerService {
+    let mut spec = show(&service.spec);
+    // What was rolled back runs what it ran before, and says so.
+    let (_, task) = service.effective(views.verdict(&service.id));
+    spec.task_template = Some(show_template_of(&service.spec, task));
     DockerService {
         id: Some(service.id.to_string()),
         version: Some(ObjectVersion { index: Some(service.version) }),
         created_at: Some(rfc3339(service.created_ms)),
         updated_at: Some(rfc3339(service.updated_ms)),
         endpoint: Some(ServiceEndpoint { spec: spec.endpoint_spec.clone(), ..ServiceEndpoint::default() }),
+        update_status: update_status(views, service),
         spec: Some(spec),
         ..DockerService::default()
     }

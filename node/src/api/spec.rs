@@ -9,6 +9,7 @@ mod health;
 mod mount;
 mod place;
 mod refuse;
+mod rolling;
 mod show;
 mod spelling;
 #[cfg(test)]
@@ -16,9 +17,8 @@ mod tests;
 
 pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
+pub(super) use show::{image_text, show, show_template_of};
 pub use spelling::of_models;
-
-pub(super) use show::{image_text, show, show_template};
 pub(super) use spelling::Spelt;
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.

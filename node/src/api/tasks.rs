@@ -10,7 +10,7 @@ use bollard::models::{
     ContainerStatus, ObjectVersion, Task, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskState as DockerState,
     TaskStatus,
 };
-use shoal_cluster::intent::service::{Mode, Service};
+use shoal_cluster::intent::service::{Mode, Service, TaskSpec};
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::view::TaskView;
 use shoal_cluster::{NodeId, ServiceId, TaskId, Views, hash};
@@ -18,7 +18,7 @@ use shoal_cluster::{NodeId, ServiceId, TaskId, Views, hash};
 use super::error::{ApiError, shown};
 use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
-use super::spec::{Spelt, show_template};
+use super::spec::{Spelt, show_template_of};
 use super::time::rfc3339;
 use super::{NodeHandle, lookup};
 
@@ -86,8 +86,9 @@ impl Wanted {
         self.nodes.as_ref().is_none_or(|nodes| id.is_some_and(|id| nodes.contains(&id)))
     }
 
-    fn revision(&self, revision: u64, service: Option<&Service>) -> bool {
-        self.up_to_date.is_none_or(|wanted| wanted == service.is_some_and(|service| service.revision == revision))
+    fn revision(&self, views: &Views, revision: u64, service: Option<&Service>) -> bool {
+        let present = |service: &Service| service.effective(views.verdict(&service.id)).0 == revision;
+        self.up_to_date.is_none_or(|wanted| wanted == service.is_some_and(present))
     }
 
     fn task(&self, task: &Task, service_name: Option<&str>) -> bool {
@@ -141,7 +142,8 @@ fn reported<'a>(views: &'a Views, wanted: &Wanted, services: &BTreeMap<ServiceId
         };
         last = Some((report.service, report.slot, created_ms));
         let service = services.get(&report.service).copied();
-        if wanted.service(report.service) && wanted.node(Some(task.node)) && wanted.revision(report.revision, service) {
+        let revision = wanted.revision(views, report.revision, service);
+        if revision && wanted.service(report.service) && wanted.node(Some(task.node)) {
             shown.push((service, show(task, service, created_ms)));
         }
     }
@@ -172,15 +174,19 @@ fn show(task: &TaskView, service: Option<&Service>, created_ms: u64) -> Task {
     }
 }
 
-/// Returns what a task runs. Of earlier revisions nobody but the task's node knows the spec, so it is left empty.
+/// Returns what a task runs. Of revisions that its service does not keep nobody but the task's node knows the spec, so it
+/// is left empty.
 fn task_spec(service: Option<&Service>, revision: u64) -> DockerTaskSpec {
-    match service.filter(|service| service.revision == revision) {
-        Some(service) => show_template(&service.spec),
-        None => DockerTaskSpec {
-            container_spec: Some(TaskSpecContainerSpec { image: Some(String::new()), ..Default::default() }),
-            ..DockerTaskSpec::default()
-        },
-    }
+    let spec = service.and_then(|service| {
+        let mut kept = service.history.iter().map(|kept| (kept.revision, &kept.spec));
+        let present = (service.revision, &service.spec);
+        let (_, spec) = if present.0 == revision { Some(present) } else { kept.find(|kept| kept.0 == revision) }?;
+        Some(show_template_of(&service.spec, &spec.task))
+    });
+    spec.unwrap_or_else(|| DockerTaskSpec {
+        container_spec: Some(TaskSpecContainerSpec { image: Some(String::new()), ..Default::default() }),
+        ..DockerTaskSpec::default()
+    })
 }
 
 fn status(task: &TaskView) -> TaskStatus {
@@ -234,13 +240,15 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         let latest = latest_ms.get(&(service.id, slot)).map_or(0, |latest| latest.saturating_add(1));
         service.updated_ms.max(latest)
     };
+    let effective = |service: &'a Service| service.effective(views.verdict(&service.id));
     let services = views
         .services
         .iter()
-        .filter(|service| wanted.service(service.id) && wanted.revision(service.revision, Some(service)));
+        .filter(|service| wanted.service(service.id) && wanted.revision(views, effective(service).0, Some(service)));
     let slots = services.flat_map(|service| numbers(views, service).into_iter().map(move |slot| (service, slot)));
     let free = slots.filter(|(service, slot)| !taken.contains(&(service.id, *slot)));
-    let waiting = |(service, slot)| (Some(service), waiting(service, slot, since_ms(service, slot)));
+    let waiting =
+        |(service, slot)| (Some(service), waiting(service, effective(service), slot, since_ms(service, slot)));
     free.take(PENDING_MAX).map(waiting).collect()
 }
 
@@ -260,8 +268,8 @@ fn numbers(views: &Views, service: &Service) -> Vec<u32> {
     }
 }
 
-fn waiting(service: &Service, slot: u32, since_ms: u64) -> Task {
-    let parts: [&[u8]; 3] = [&service.id.0, &slot.to_be_bytes(), &service.revision.to_be_bytes()];
+fn waiting(service: &Service, (revision, task): (u64, &TaskSpec), slot: u32, since_ms: u64) -> Task {
+    let parts: [&[u8]; 3] = [&service.id.0, &slot.to_be_bytes(), &revision.to_be_bytes()];
     let since = rfc3339(since_ms);
     Task {
         id: Some(TaskId(hash::id128("pending-task", &parts)).to_string()),
@@ -269,7 +277,7 @@ fn waiting(service: &Service, slot: u32, since_ms: u64) -> Task {
         created_at: Some(since.clone()),
         updated_at: Some(since.clone()),
         labels: Some(Default::default()),
-        spec: Some(show_template(&service.spec)),
+        spec: Some(show_template_of(&service.spec, task)),
         service_id: Some(service.id.to_string()),
         slot: slot_shown(service, slot),
         status: Some(TaskStatus {

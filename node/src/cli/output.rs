@@ -1,4 +1,4 @@
-//! Where results go: standard output, and a line of progress on standard error while a person watches.
+//! Where results go: standard output, and some lines of progress on standard error while a person watches.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,14 +10,14 @@ use crate::api::status::Stored;
 /// The results of one command.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// The characters of the progress line that is shown now.
-    shown_chars: usize,
+    /// How many lines of progress are shown now.
+    shown_lines: usize,
     terminal: bool,
 }
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self { shown_chars: 0, terminal: io::stderr().is_terminal() }
+        Self { shown_lines: 0, terminal: io::stderr().is_terminal() }
     }
 
     /// Writes a line of results.
@@ -58,14 +58,16 @@ impl Output {
             self.clear_progress();
             let mut err = io::stderr().lock();
             let _ = write!(err, "{text}").and_then(|()| err.flush());
-            self.shown_chars = text.chars().count();
+            self.shown_lines = text.lines().count();
         }
     }
 
     fn clear_progress(&mut self) {
-        if self.shown_chars > 0 {
-            let _ = write!(io::stderr().lock(), "\r{}\r", " ".repeat(self.shown_chars));
-            self.shown_chars = 0;
+        if self.shown_lines > 0 {
+            // Each line is cleared, from the last one up.
+            let up = "\x1b[1A\r\x1b[2K".repeat(self.shown_lines - 1);
+            let _ = write!(io::stderr().lock(), "\r\x1b[2K{up}");
+            self.shown_lines = 0;
         }
     }
 }

@@ -6,6 +6,7 @@ mod flags;
 mod list;
 mod mounts;
 mod options;
+mod rolling;
 mod update;
 
 use std::process::ExitCode;
@@ -52,6 +53,14 @@ pub enum ServiceCommand {
     },
     /// Change a service; its tasks are replaced if what they run has changed.
     Update(Box<update::UpdateArgs>),
+    /// Go back to what a service was before its last change, or to any version that is kept.
+    Rollback(rolling::RollbackArgs),
+    /// List what a service is and was, when it was written and on which node.
+    History {
+        /// Which, by id or name.
+        #[arg(value_name = "SERVICE")]
+        service: String,
+    },
     /// Remove services and their tasks.
     #[command(visible_alias = "remove")]
     Rm {
@@ -80,6 +89,8 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, output: &mut O
         ServiceCommand::Inspect { services } => inspect(&services, client, output).await,
         ServiceCommand::Scale { wait, scales } => run_scale(wait, &scales, client, output).await,
         ServiceCommand::Update(args) => update::run(*args, client, output).await,
+        ServiceCommand::Rollback(args) => rolling::rollback(&args, client, output).await,
+        ServiceCommand::History { service } => rolling::history(&service, client, output).await,
         ServiceCommand::Rm { services } => remove(&services, client, output).await,
     }
 }

@@ -64,7 +64,17 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
     let image_ref = ImageRef { reference: "web:1".to_owned(), digest: Some(image().to_string()) };
     let spec = ServiceSpec::new(Name::new("web").unwrap(), replicas, TaskSpec::new(image_ref));
     let id = ServiceId([7; 16]);
-    let service = Service { id, version: 1, revision: 1, created_ms: 0, updated_ms: 0, spec };
+    let service = Service {
+        id,
+        version: 1,
+        revision: 1,
+        created_ms: 0,
+        updated_ms: 0,
+        author: NodeId([0; 32]),
+        rollout: None,
+        history: Vec::new(),
+        spec,
+    };
     let task = |slot: u32, on: NodeId| TaskView {
         node: on,
         report: TaskReport {
@@ -76,6 +86,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
             state: TaskState::Accepted,
             since_ms: 0,
             error: String::new(),
+            stable: false,
             exit_code: None,
         },
         reachable: true,
@@ -96,6 +107,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         members,
         blocks: BTreeMap::new(),
         services: vec![service],
+        rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
         inputs: Arc::new(inputs),

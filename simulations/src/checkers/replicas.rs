@@ -1,15 +1,28 @@
-//! Promise 4: after heal one task runs in each slot that has a node, there, of its service's present revision; in a slot
-//! that no node can take at most one runs on, and makes others wait there; no others run.
+//! Promise 4: after heal one task runs in each slot that has a node, there, of the revision that its service is to run; in
+//! a slot that no node can take at most one runs on, and makes others wait there; no others run. While a rollout is
+//! paused slots run what they ran, and no more of them are without a task than may have been under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_cluster::intent::service::Mode;
+use shoal_cluster::intent::service::{Mode, Service};
+use shoal_cluster::intent::update::Verdict;
 use shoal_cluster::{Cluster, NodeId, ServiceId};
 
+use crate::workload;
 use crate::world::World;
 
-/// A slot: the node that should run it, the revision, and how many tasks run in it.
-type Slot = (Option<NodeId>, u64, u32);
+/// What is wanted in one slot, and found.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// The node that should run it.
+    at: Option<NodeId>,
+    /// What it should run; anything while its rollout is paused.
+    revision: Option<u64>,
+    /// Whether it may be without a task: what it should run does not run for long.
+    flawed: bool,
+    /// How many tasks run in it.
+    count: u32,
+}
 
 /// Compares the containers that really run with what the first node that is up declares and plans.
 pub(super) fn check(world: &mut World) -> Result<(), String> {
@@ -19,42 +32,78 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
     for (index, node) in world.nodes.iter().enumerate() {
         for order in node.containers.running() {
             let what = format!("{}.{} revision {}", order.service_name, order.slot, order.revision);
-            let Some((at, revision, count)) = wanted.get_mut(&(order.service, order.slot)) else {
+            let Some(slot) = wanted.get_mut(&(order.service, order.slot)) else {
                 return Err(format!("node {index} runs {what}, which nobody wants"));
             };
-            if at.is_some_and(|at| at != node.id || *revision != order.revision) {
+            let wrong = slot.revision.is_some_and(|revision| revision != order.revision);
+            if slot.at.is_some_and(|at| at != node.id || wrong) {
                 return Err(format!("node {index} runs {what}, which nobody wants there"));
             }
-            *count += 1;
-            if at.is_none() {
+            slot.count += 1;
+            if slot.at.is_none() {
                 crowded.insert(node.id);
             }
         }
     }
-    let wrong = |(at, _, count): &Slot| match at {
-        // Where a task runs on whose slot no node has, one that the plan puts there may have to wait.
-        Some(at) => *count != 1 && !(*count == 0 && crowded.contains(at)),
-        None => *count > 1,
+    // Where a task runs on whose slot no node has, one that the plan puts there may have to wait.
+    let excused = |slot: &Slot| slot.at.is_some_and(|at| crowded.contains(&at)) || slot.flawed;
+    let wrong = |slot: &Slot| match (slot.at, slot.revision) {
+        (Some(_), Some(_)) => slot.count != 1 && !(slot.count == 0 && excused(slot)),
+        // An old task, and a new one that starts first and fails.
+        (Some(_), None) => slot.count > 2,
+        (None, _) => slot.count > 1,
     };
-    match wanted.iter().find(|(_, slot)| wrong(slot)) {
-        Some(((service, slot), (_, _, count))) => Err(format!("{count} tasks run in slot {slot} of service {service}")),
-        None => Ok(()),
+    if let Some(((service, slot), found)) = wanted.iter().find(|(_, slot)| wrong(slot)) {
+        return Err(format!("{} tasks run in slot {slot} of service {service}", found.count));
     }
+    for service in core.intent().services() {
+        let slots = wanted.iter().filter(|((id, _), slot)| *id == service.id && slot.at.is_some());
+        let empty = slots.filter(|(_, slot)| slot.revision.is_none() && slot.count == 0 && !excused(slot)).count();
+        if empty > empty_max(core, service) {
+            return Err(format!("{empty} slots of {} are empty while its rollout is paused", service.spec.name));
+        }
+    }
+    Ok(())
+}
+
+/// Returns how many slots may be empty while a rollout is paused: as many as may be under way, and as may have failed.
+fn empty_max(core: &Cluster, service: &Service) -> usize {
+    let back = core.intent().verdict(service) == Verdict::RollbackPaused;
+    let backward = service.rollout.is_some_and(|rollout| rollout.backward);
+    let there = if backward { &service.spec.rollback } else { &service.spec.update };
+    let configs = if back { vec![there, &service.spec.rollback] } else { vec![there] };
+    let slots = core.plan().assignments.slots(&service.id).count() as u64;
+    let most = configs.iter().map(|config| match config.parallelism {
+        0 => slots,
+        parallelism => u64::from(parallelism) + slots * u64::from(config.failure_ratio_max_ppm) / 1_000_000,
+    });
+    most.sum::<u64>() as usize
 }
 
 fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
     let assignments = &core.plan().assignments;
     let mut wanted = BTreeMap::new();
     for service in core.intent().services() {
+        let verdict = core.intent().verdict(service);
+        let paused = matches!(verdict, Verdict::Paused | Verdict::RollbackPaused);
+        let (revision, task) = service.effective(verdict);
+        let slot = Slot {
+            at: None,
+            revision: Some(revision).filter(|_| !paused),
+            flawed: !paused && workload::is_flawed(task),
+            count: 0,
+        };
         match service.spec.mode {
             Mode::Replicated => {
-                for slot in 1..=service.spec.replicas {
-                    let at = assignments.get(&(service.id, slot)).copied();
-                    wanted.insert((service.id, slot), (at, service.revision, 0));
+                for number in 1..=service.spec.replicas {
+                    let at = assignments.get(&(service.id, number)).copied();
+                    wanted.insert((service.id, number), Slot { at, ..slot });
                 }
             }
             Mode::Global => wanted.extend(
-                assignments.slots(&service.id).map(|(slot, at)| ((service.id, slot), (Some(at), service.revision, 0))),
+                assignments
+                    .slots(&service.id)
+                    .map(|(number, at)| ((service.id, number), Slot { at: Some(at), ..slot })),
             ),
         }
     }

@@ -8,7 +8,8 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Cluster, ServiceId, TaskOrder};
 
-use crate::containers::Phase;
+use super::rollouts::{self, Moves};
+use crate::containers::{Container, Phase};
 use crate::disk::Disk;
 use crate::node::Node;
 
@@ -23,11 +24,17 @@ pub(crate) struct Watch {
     addresses: BTreeMap<Ipv6Addr, u64>,
     /// When a task in this slot ended last, on each node.
     slots: BTreeMap<(ServiceId, u32), BTreeMap<usize, u64>>,
+    moves: Moves,
 }
 
 impl Watch {
-    /// A container that ran has ended.
-    pub(crate) fn ended(&mut self, at_us: u64, node: usize, order: &TaskOrder) {
+    /// A container has ended, by itself or because it was asked to or its machine lost its power.
+    pub(crate) fn ended(&mut self, at_us: u64, node: usize, container: &Container, by_itself: bool) {
+        let order = &container.order;
+        self.moves.ended(order, container.ran_us(at_us), by_itself);
+        if container.phase == Phase::Starting {
+            return;
+        }
         self.addresses.insert(order.addresses.v6, at_us);
         self.slots.entry((order.service, order.slot)).or_default().insert(node, at_us);
     }
@@ -37,17 +44,20 @@ impl Watch {
         self.addresses.get(address).copied().unwrap_or(0)
     }
 
-    /// A node starts a container: it has none in that slot already.
-    pub(crate) fn starts(&self, node: &Node, order: &TaskOrder) -> Result<(), String> {
+    /// A node starts a container: it has none in that slot already, unless the slot moves start-first; and not too many
+    /// slots move at once.
+    pub(crate) fn starts(&mut self, at_us: u64, nodes: &[Node], at: usize, order: &TaskOrder) -> Result<(), String> {
+        let node = &nodes[at];
         let twin = node.containers.iter().find(|container| {
             let there = &container.order;
-            container.phase != Phase::Stopping && (there.service, there.slot) == (order.service, order.slot)
+            let same = (there.service, there.slot) == (order.service, order.slot);
+            container.phase != Phase::Stopping && same && !rollouts::may_stand_beside(node, container, order)
         });
         match twin {
             Some(twin) if twin.order.id != order.id => {
                 Err(format!("starts a second task in slot {} of {}", order.slot, order.service_name))
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => self.moves.starts(at_us, nodes, at, order),
         }
     }
 
@@ -62,19 +72,20 @@ impl Watch {
         Ok(())
     }
 
-    /// A node stops a container that runs and is still wanted: its successor ran somewhere, not long ago.
-    pub(crate) fn stops(&self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
+    /// A node stops a container that runs. If it is still wanted, its successor ran somewhere, not long ago; if its slot
+    /// moves to another revision, not too many do.
+    pub(crate) fn stops(&mut self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
         let Some(core) = &nodes[node].core else { return Ok(()) };
         let slot = (order.service, order.slot);
-        let wanted = core
-            .intent()
-            .service(&order.service)
-            .is_some_and(|service| service.revision == order.revision && service.spec.has_slot(order.slot));
+        let wanted = core.intent().service(&order.service).is_some_and(|service| {
+            let (revision, _) = service.effective(core.intent().verdict(service));
+            revision == order.revision && service.spec.has_slot(order.slot)
+        });
         let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);
         let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
         if !wanted || !elsewhere || !at_home {
-            return Ok(());
+            return self.moves.stops(at_us, nodes, node, order);
         }
         let others = nodes.iter().enumerate().filter(|(other, _)| *other != node);
         let mut running = others.flat_map(|(_, machine)| machine.containers.running());

@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use shoal_cluster::intent::key::Kind;
+use shoal_cluster::record::Record;
 use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, TaskId};
 
 use super::{Event, REMEMBERED, RETRY, World};
 use crate::containers::Phase;
 use crate::options::{Fault, Sabotage};
+use crate::workload::{self, Flaw};
 
 /// The kinds of messages that carry entries and reports: ranges, pushes and repairs (`docs/protocol.md#wire`).
 const DELTA_KINDS: [u16; 3] = [4, 5, 7];
@@ -15,6 +18,8 @@ const DELTA_KINDS: [u16; 3] = [4, 5, 7];
 const KILL_MS: u64 = 10_000;
 /// How long a container takes to start at most, in milliseconds, and how long one whose image comes slowly.
 const START_MS: u64 = 300;
+/// How long one of a bad image runs at most.
+const FLAWED_MS: u64 = 200;
 const SLOW_START_MS: u64 = 8_000;
 
 impl World {
@@ -49,10 +54,25 @@ impl World {
             self.ended(node, id, None, "the machine cannot start containers");
             return;
         }
-        if !self.nodes[node].containers.run(&id) {
+        let image = self.nodes[node].containers.find(&id).and_then(|container| workload::flaw(&container.order));
+        if image == Some(Flaw::Start) {
+            self.count("containers of bad images");
+            self.ended(node, id, None, "the image is bad");
             return;
         }
+        if !self.nodes[node].containers.run(self.at_us, &id) {
+            return;
+        }
+        if image == Some(Flaw::Exit) {
+            self.count("containers of bad images");
+            let delay = Duration::from_millis(20 + self.containers.below(FLAWED_MS));
+            self.queue_at(delay, Event::Ended { node, id, exit_code: Some(1), error: "" });
+        }
         self.count("containers started");
+        if let Some(container) = self.nodes[node].containers.find(&id) {
+            let service = container.order.service;
+            self.note(node, service);
+        }
         if let Some(order) = self.nodes[node].containers.find(&id).map(|container| container.order.clone())
             && let Err(what) = self.watch.runs(&self.nodes, node, &order)
         {
@@ -64,9 +84,8 @@ impl World {
     pub(super) fn ended(&mut self, node: usize, id: TaskId, exit_code: Option<i32>, error: &'static str) {
         if let Some(container) = self.nodes[node].containers.end(&id) {
             self.count("containers ended");
-            if container.phase != Phase::Starting {
-                self.watch.ended(self.at_us, node, &container.order);
-            }
+            self.note(node, container.order.service);
+            self.watch.ended(self.at_us, node, &container, container.phase != Phase::Stopping);
             self.input(node, Input::Task(TaskEvent::Ended { id, exit_code, error: error.to_owned() }));
         }
     }
@@ -95,6 +114,7 @@ impl World {
             if records.is_empty() && others.is_empty() {
                 break;
             }
+            self.note_verdicts(node, &records);
             if !self.persist(node, records) {
                 return;
             }
@@ -111,6 +131,18 @@ impl World {
         }
         self.compact(node);
         self.queue_timer(node);
+    }
+
+    /// Notes verdicts that a node makes durable, if a rollout is watched.
+    fn note_verdicts(&mut self, node: usize, records: &[Vec<u8>]) {
+        let Some((id, ..)) = self.noted else { return };
+        let verdict = |record: &Vec<u8>| match Record::decode(record) {
+            Ok(Record::Entry(entry)) => entry.key.kind() == Some(Kind::Verdict),
+            Ok(_) | Err(_) => false,
+        };
+        if records.iter().any(verdict) {
+            self.note(node, id);
+        }
     }
 
     /// Makes a batch durable; tells whether the daemon lives on.
@@ -195,8 +227,9 @@ impl World {
         match command {
             TaskCommand::Start(order) => {
                 let id = order.id;
+                self.note(node, order.service);
                 let delay = Duration::from_millis(20 + self.containers.below(slow));
-                if let Err(what) = self.watch.starts(&self.nodes[node], &order) {
+                if let Err(what) = self.watch.starts(self.at_us, &self.nodes, node, &order) {
                     self.ledger.violations.push(format!("moves: node {node} {what}"));
                 }
                 if self.nodes[node].containers.start(order) {
@@ -208,6 +241,7 @@ impl World {
                     return;
                 }
                 let Some(container) = self.nodes[node].containers.stop(&id) else { return };
+                self.note(node, container.order.service);
                 if container.phase == Phase::Running
                     && let Err(what) = self.watch.stops(self.at_us, &self.nodes, node, &container.order)
                 {

@@ -14,7 +14,7 @@ use shoal_cluster::intent::service::{
 use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
-use super::{NS_PER_MS, container as options, health, place, refuse};
+use super::{NS_PER_MS, container as options, health, place, refuse, rolling};
 use crate::executor;
 
 /// Why a spec was not accepted.
@@ -64,8 +64,9 @@ impl AcceptError {
 pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptError> {
     refuse::service(&spec)?;
     let outline = accept_outline(&spec)?;
+    let (update, rollback) = (rolling::update(spec.update_config)?, rolling::rollback(spec.rollback_config)?);
     let task = task(spec.task_template.unwrap_or_default())?;
-    let spec = ServiceSpec { labels: map("Labels", spec.labels)?, task, ..outline };
+    let spec = ServiceSpec { labels: map("Labels", spec.labels)?, update, rollback, task, ..outline };
     spec.check()?;
     executor::check(&spec.task).map_err(AcceptError::Container)?;
     Ok(spec)

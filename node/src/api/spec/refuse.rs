@@ -17,11 +17,7 @@ type Check = (bool, &'static str, &'static str);
 
 /// Refuses a spec that asks for something that shoal does not have.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), AcceptError> {
-    check(&[
-        (spec.update_config.is_some(), "--update-… options", "UpdateConfig"),
-        (spec.rollback_config.is_some(), "--rollback-… options", "RollbackConfig"),
-        (!networks_built_in(spec.networks.as_deref()), "other networks than the built-in one", "Networks"),
-    ])?;
+    check(&[(!networks_built_in(spec.networks.as_deref()), "other networks than the built-in one", "Networks")])?;
     spec.mode.as_ref().map_or(Ok(()), mode)?;
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)?;
     spec.task_template.as_ref().map_or(Ok(()), task)

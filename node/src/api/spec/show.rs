@@ -11,7 +11,7 @@ use shoal_cluster::intent::service::{
     ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
 };
 
-use super::{NS_PER_MS, container as options, health, place};
+use super::{NS_PER_MS, container as options, health, place, rolling};
 
 /// Returns the spec as Docker has it.
 pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
@@ -20,6 +20,8 @@ pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
         labels: Some(map(&spec.labels)),
         task_template: Some(show_template(spec)),
         mode: Some(mode(spec)),
+        update_config: Some(rolling::show_update(&spec.update)),
+        rollback_config: Some(rolling::show_rollback(&spec.rollback)),
         endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::DNSRR), ports: None }),
         ..DockerSpec::default()
     }
@@ -36,8 +38,13 @@ fn mode(spec: &ServiceSpec) -> ServiceSpecMode {
 }
 
 /// Returns what all present tasks of a service are made from, as Docker has it.
-pub(in crate::api) fn show_template(spec: &ServiceSpec) -> DockerTaskSpec {
-    let mut template = show_task(&spec.task);
+fn show_template(spec: &ServiceSpec) -> DockerTaskSpec {
+    show_template_of(spec, &spec.task)
+}
+
+/// Returns what those tasks of a service are made from that run another of its revisions.
+pub(in crate::api) fn show_template_of(spec: &ServiceSpec, task: &TaskSpec) -> DockerTaskSpec {
+    let mut template = show_task(task);
     template.placement = Some(place::show_placement(&spec.placement));
     template.resources.get_or_insert_default().reservations = place::show_reserved(&spec.reserved);
     template

@@ -116,7 +116,17 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
                 return Err(CommandError::NameTaken(spec.name));
             }
             let id = ServiceId([views.services.len() as u8 + 50; 16]);
-            views.services.push(Service { id, version: 1, revision: 1, created_ms: NOW_MS, updated_ms: NOW_MS, spec });
+            views.services.push(Service {
+                id,
+                version: 1,
+                revision: 1,
+                created_ms: NOW_MS,
+                updated_ms: NOW_MS,
+                author: NodeId([1; 32]),
+                rollout: None,
+                history: Vec::new(),
+                spec,
+            });
             Ok(Receipt::Service { id, version: 1 })
         }
         Command::UpdateNode { node, version, spec } => {
@@ -191,7 +201,17 @@ fn service(number: u8, name: &str, replicas: u32, label: &str) -> Service {
     let mut spec = ServiceSpec::new(Name::new(name).unwrap(), replicas, TaskSpec::new(image));
     spec.labels = labels;
     let id = ServiceId([number; 16]);
-    Service { id, version: 7, revision: 2, created_ms: NOW_MS, updated_ms: NOW_MS, spec }
+    Service {
+        id,
+        version: 7,
+        revision: 2,
+        created_ms: NOW_MS,
+        updated_ms: NOW_MS,
+        author: NodeId([1; 32]),
+        rollout: None,
+        history: Vec::new(),
+        spec,
+    }
 }
 
 /// A task of `web`: its number, slot, revision, node and state.
@@ -206,6 +226,7 @@ fn task(number: u8, slot: u32, revision: u64, on: u8, state: TaskState) -> TaskV
         state,
         since_ms: NOW_MS,
         error: String::new(),
+        stable: false,
         exit_code: failed.then_some(1),
     };
     let reachable = on != 3;
@@ -236,6 +257,7 @@ fn views() -> Views {
     let peer = PeerAgreement { intent: [1; 32], plan: [8; 32], behind: 4, age_ms: 100 };
     Views {
         settled: true,
+        rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
         inputs: Arc::default(),

@@ -1,9 +1,10 @@
-//! Waiting until a service's tasks run, with a line of progress; Ctrl-C stops the waiting, not the work.
+//! Waiting until a service's tasks run and its rollout has ended, with a bar per task; Ctrl-C stops the waiting, not the
+//! work.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bollard::models::{Service, Task, TaskState};
+use bollard::models::{Service, ServiceUpdateStatusStateEnum as UpdateState, Task, TaskState};
 use serde_json::json;
 
 use super::{WaitArgs, ask, find};
@@ -14,6 +15,10 @@ use crate::client::{Client, encoded};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// The exit status after Ctrl-C, as shells have it.
 pub(super) const INTERRUPTED: u8 = 130;
+/// Tasks up to which each has a bar.
+const BARS_MAX: usize = 20;
+/// Characters of a bar.
+const BAR_CHARS: usize = 50;
 
 /// How far a service has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +30,12 @@ struct Progress {
     leftover: usize,
     /// What the newest failure said.
     error: Option<String>,
+    /// Whether a rollout goes on.
+    rolls: bool,
+    /// Why a rollout was paused, if it was.
+    paused: Option<String>,
+    /// Of each slot of a replicated service, the state of its newest task of the present revision.
+    slots: Vec<Option<TaskState>>,
 }
 
 /// Waits until a service has converged, unless the operator does not want to.
@@ -41,6 +52,11 @@ pub(super) async fn converge(
     loop {
         let (service, tasks) = look(id, client).await?;
         let progress = progress(&service, &tasks);
+        if let Some(reason) = &progress.paused {
+            output.note(&format!("service {reason}"));
+            output.note("Use `shoal service update` to go on or to try another, `shoal service rollback` to go back.");
+            return Ok(ExitCode::FAILURE);
+        }
         let name = service.spec.and_then(|spec| spec.name).unwrap_or_else(|| id.to_owned());
         if progress.is_done() {
             if !args.quiet {
@@ -49,7 +65,7 @@ pub(super) async fn converge(
             return Ok(ExitCode::SUCCESS);
         }
         if !args.quiet {
-            output.progress(&progress.line());
+            output.progress(&progress.text());
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -88,12 +104,49 @@ fn progress(service: &Service, tasks: &[Task]) -> Progress {
     let failed = tasks.iter().filter(|task| matches!(state(task), Some(TaskState::FAILED | TaskState::REJECTED)));
     let newest = failed.max_by_key(|task| task.status.as_ref().and_then(|status| status.timestamp.clone()));
     let error = newest.and_then(|task| task.status.as_ref()?.err.clone());
-    Progress { wanted, running, leftover, error }
+    let status = service.update_status.as_ref();
+    let update = status.and_then(|status| status.state);
+    let rolls = matches!(update, Some(UpdateState::UPDATING | UpdateState::ROLLBACK_STARTED));
+    let stopped = status.filter(|_| matches!(update, Some(UpdateState::PAUSED | UpdateState::ROLLBACK_PAUSED)));
+    let paused = stopped.map(|status| status.message.clone().unwrap_or_default());
+    let newest = |slot: usize| {
+        let here = |task: &&Task| task.slot == i64::try_from(slot).ok();
+        let wanted = tasks.iter().filter(here).filter(is_wanted).max_by_key(|task| task.created_at.clone());
+        wanted.and_then(state)
+    };
+    let slots = if global { Vec::new() } else { (1..=wanted.min(BARS_MAX + 1)).map(newest).collect() };
+    Progress { wanted, running, leftover, error, rolls, paused, slots }
+}
+
+/// Returns a bar that is longer the further a task has come.
+fn bar(state: Option<TaskState>) -> String {
+    let (word, stage) = match state {
+        None => ("waiting", 0),
+        Some(TaskState::PENDING) => ("pending", 1),
+        Some(TaskState::ACCEPTED) => ("accepted", 2),
+        Some(TaskState::PREPARING) => ("preparing", 3),
+        Some(TaskState::STARTING) => ("starting", 4),
+        Some(TaskState::RUNNING) => ("running", 5),
+        Some(_) => ("ended", 0),
+    };
+    let filled = "=".repeat(BAR_CHARS * stage / 5);
+    format!("{word:<9} [{:<width$}]", format!("{filled}>"), width = BAR_CHARS + 1)
 }
 
 impl Progress {
     fn is_done(&self) -> bool {
-        self.running >= self.wanted && self.leftover == 0
+        self.running >= self.wanted && self.leftover == 0 && !self.rolls
+    }
+
+    /// Returns the line, and below it a bar for each task if they are few.
+    fn text(&self) -> String {
+        let mut text = self.line();
+        if self.slots.len() <= BARS_MAX {
+            for (slot, state) in (1..).zip(&self.slots) {
+                text.push_str(&format!("\n{slot}/{}: {}", self.slots.len(), bar(*state)));
+            }
+        }
+        text
     }
 
     fn line(&self) -> String {
@@ -168,6 +221,30 @@ mod tests {
             assert_eq!(progress(&service(2), &tasks).is_done(), done, "{tasks:?}");
         }
         assert!(progress(&service(0), &[]).is_done());
+    }
+
+    #[test]
+    fn a_rollout_is_waited_for_and_a_pause_ends_the_waiting() {
+        let mut service = service(1);
+        let mut status = bollard::models::ServiceUpdateStatus::default();
+        status.state = Some(UpdateState::UPDATING);
+        service.update_status = Some(status.clone());
+        let tasks = [task(TaskState::RUNNING, TaskState::RUNNING, TaskSpec::default(), "")];
+        assert!(!progress(&service, &tasks).is_done());
+        (status.state, status.message) = (Some(UpdateState::PAUSED), Some("update paused".to_owned()));
+        service.update_status = Some(status.clone());
+        assert_eq!(progress(&service, &tasks).paused.as_deref(), Some("update paused"));
+        status.state = Some(UpdateState::COMPLETED);
+        service.update_status = Some(status);
+        assert!(progress(&service, &tasks).is_done());
+    }
+
+    #[test]
+    fn bars_are_longer_the_further_a_task_has_come() {
+        let filled = |state| bar(state).chars().filter(|character| *character == '=').count();
+        let states = [None, Some(TaskState::PENDING), Some(TaskState::PREPARING), Some(TaskState::RUNNING)];
+        assert!(states.windows(2).all(|pair| filled(pair[0]) < filled(pair[1])));
+        assert_eq!(bar(None).chars().count(), bar(Some(TaskState::RUNNING)).chars().count());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::flags::SharedArgs;
 use super::options::{ListArgs, labels};
+use super::rolling::RollingArgs;
 use super::{WaitArgs, converge, set_replicas};
 use crate::api::status::Created;
 use crate::cli::output::Output;
@@ -25,6 +26,8 @@ pub struct CreateArgs {
     /// Run so many tasks, or one on every node that may run it.
     #[arg(long, value_enum, default_value_t = Mode::Replicated)]
     mode: Mode,
+    #[command(flatten)]
+    rolling: RollingArgs,
     /// Label the service (repeat for several).
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -65,6 +68,7 @@ fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
     let container = spec.task_template.get_or_insert_default().container_spec.get_or_insert_default();
     container.image = Some(args.image);
     container.args = (!args.args.is_empty()).then_some(args.args);
+    args.rolling.edit(&mut spec);
     match args.mode {
         Mode::Replicated => set_replicas(&mut spec, args.replicas)?,
         Mode::Global => {

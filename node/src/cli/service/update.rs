@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use bollard::models::ServiceSpec;
+use bollard::models::{Service, ServiceSpec, ServiceUpdateStatusStateEnum};
 use clap::Args;
 
 use super::flags::SharedArgs;
 use super::options::{EditArgs, labels, split_command};
-use super::{WaitArgs, change, converge, set_replicas};
+use super::rolling::RollingArgs;
+use super::{WaitArgs, change, converge, find, set_replicas};
 use crate::cli::output::Output;
 use crate::client::Client;
 
@@ -34,6 +35,8 @@ pub struct UpdateArgs {
     lists: EditArgs,
     #[command(flatten)]
     shared: SharedArgs,
+    #[command(flatten)]
+    rolling: RollingArgs,
     /// Replace the tasks even if nothing else changes.
     #[arg(long)]
     force: bool,
@@ -47,7 +50,19 @@ pub(super) async fn run(args: UpdateArgs, client: &Client, output: &mut Output) 
     let service = change(client, output, &args.service, |spec| edit(spec, &args)).await?;
     output.line(&args.service)?;
     let id = service.id.as_deref().unwrap_or(&args.service);
-    converge(args.wait, id, client, output).await
+    let code = converge(args.wait, id, client, output).await?;
+    if code == ExitCode::SUCCESS && was_rolled_back(&service, &find(client, id).await?) {
+        output.note("the update failed and was rolled back");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(code)
+}
+
+/// Tells whether a rollout that was not there before has been rolled back.
+fn was_rolled_back(before: &Service, after: &Service) -> bool {
+    let started = |service: &Service| service.update_status.as_ref().and_then(|status| status.started_at.clone());
+    let state = after.update_status.as_ref().and_then(|status| status.state);
+    state == Some(ServiceUpdateStatusStateEnum::ROLLBACK_COMPLETED) && started(before) != started(after)
 }
 
 fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
@@ -57,6 +72,7 @@ fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
     if let Some(replicas) = args.replicas {
         set_replicas(spec, replicas)?;
     }
+    args.rolling.edit(spec);
     let task = spec.task_template.get_or_insert_default();
     if args.force {
         task.force_update = Some(task.force_update.unwrap_or_default().wrapping_add(1));

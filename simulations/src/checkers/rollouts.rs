@@ -1,0 +1,176 @@
+//! Promise 4: a rollout ends, all nodes agree how, and on its way no more slots move at once than its parallelism says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_cluster::id::Leg;
+use shoal_cluster::intent::service::Service;
+use shoal_cluster::intent::update::UpdateOrder;
+use shoal_cluster::plan::rollout::{Goal, Stage};
+use shoal_cluster::{Cluster, NodeId, ServiceId, TaskOrder};
+
+use crate::containers::{Container, Phase};
+use crate::node::Node;
+use crate::world::World;
+
+/// How much of a time must have passed by the true clock, in hundredths: clocks of nodes run up to 2 % fast.
+const CLOCK_PERCENT: u64 = 97;
+
+/// In a healed world every rollout has ended, alike on all nodes.
+pub(super) fn check(world: &mut World) -> Result<(), String> {
+    let Some((first, core)) = world.up().next() else { return Err("no node is up".to_owned()) };
+    for (index, other) in world.up() {
+        for service in core.intent().services() {
+            let verdicts = [core, other].map(|core| core.intent().verdict(service));
+            if verdicts[0] != verdicts[1] {
+                let name = &service.spec.name;
+                return Err(format!("nodes {first} and {index} hold {verdicts:?} on the rollout of {name}"));
+            }
+        }
+    }
+    match core.intent().rolling().find(|service| !waits_for_room(world, core, service)) {
+        Some(service) => Err(format!("the rollout of {} has not ended", service.spec.name)),
+        None => Ok(()),
+    }
+}
+
+/// Tells whether a slot of a service may have to wait on its node beside a task on whose slot no node has room.
+fn waits_for_room(world: &World, core: &Cluster, service: &Service) -> bool {
+    let assignments = &core.plan().assignments;
+    let nodes: BTreeSet<NodeId> = assignments.slots(&service.id).map(|(_, node)| node).collect();
+    let crowded =
+        |node: &&Node| node.containers.running().any(|order| assignments.get(&(order.service, order.slot)).is_none());
+    world.nodes.iter().filter(crowded).any(|node| nodes.contains(&node.id))
+}
+
+/// The slots that one direction of a rollout has moved.
+#[derive(Debug, Default)]
+struct Moved {
+    target: u64,
+    /// How many may be under way: the greatest parallelism of the nodes that moved one; they may know different specs.
+    most: usize,
+    /// How long a task must run, by the least that any of those nodes knows.
+    watch_us: u64,
+    under_way: BTreeSet<u32>,
+    arrived: BTreeSet<u32>,
+}
+
+/// What is remembered of all rollouts.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    legs: BTreeMap<(ServiceId, Leg), Moved>,
+    /// The revision that was started last in each slot, anywhere.
+    last: BTreeMap<(ServiceId, u32), u64>,
+}
+
+impl Moves {
+    /// A node starts a task: if its slot moves with it, not too many do.
+    pub(super) fn starts(&mut self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
+        let slot = (order.service, order.slot);
+        let before = self.last.insert(slot, order.revision);
+        let Some((service, goal)) = goal_at(nodes, node, order) else { return Ok(()) };
+        let elder = |container: &Container| {
+            container.phase == Phase::Running && (container.order.service, container.order.slot) == slot
+        };
+        let beside = nodes[node].containers.iter().any(elder);
+        let moves = match goal.stage {
+            // What has no task and is not reached runs the base; so whoever starts the target has moved.
+            Stage::There(_) => beside || (goal.base.is_some() && before != Some(order.revision)),
+            Stage::Back(_) => beside,
+            Stage::Settled | Stage::Frozen => false,
+        };
+        if moves && order.revision == goal.target.revision {
+            return self.moved(at_us, nodes, node, (service, &goal), order.slot);
+        }
+        Ok(())
+    }
+
+    /// A node stops a task that runs: if its slot moves by that, not too many do; and start-first another runs there.
+    pub(super) fn stops(&mut self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
+        let Some((service, goal)) = goal_at(nodes, node, order) else { return Ok(()) };
+        let Some(core) = &nodes[node].core else { return Ok(()) };
+        let block = core.plan().blocks.get(&nodes[node].id);
+        let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
+        let here = core.plan().assignments.get(&(order.service, order.slot)) == Some(&nodes[node].id);
+        if !here || !at_home || order.revision == goal.target.revision {
+            return Ok(());
+        }
+        if goal.config.order == UpdateOrder::StartFirst {
+            let monitor_us = goal.config.monitor_ms * 10 * CLOCK_PERCENT;
+            let takes_over = |other: &Container| {
+                let same = (other.order.service, other.order.slot) == (order.service, order.slot);
+                let watched = other.order.revision != goal.target.revision || other.ran_us(at_us) >= monitor_us;
+                same && other.order.id != order.id && other.phase == Phase::Running && watched
+            };
+            if !nodes[node].containers.iter().any(takes_over) {
+                return Err(format!("stops slot {} of {} before its successor runs", order.slot, order.service_name));
+            }
+        }
+        self.moved(at_us, nodes, node, (service, &goal), order.slot)
+    }
+
+    /// A container has ended after it ran for so long; by itself or not.
+    pub(super) fn ended(&mut self, order: &TaskOrder, ran_us: u64, by_itself: bool) {
+        for ((service, _), moved) in &mut self.legs {
+            let counts = by_itself || ran_us * 100 >= moved.watch_us * CLOCK_PERCENT;
+            if *service == order.service && moved.target == order.revision && counts {
+                moved.under_way.remove(&order.slot);
+                moved.arrived.insert(order.slot);
+            }
+        }
+    }
+
+    fn moved(
+        &mut self,
+        at_us: u64,
+        nodes: &[Node],
+        node: usize,
+        (service, goal): (&Service, &Goal<'_>),
+        slot: u32,
+    ) -> Result<(), String> {
+        let Some(leg) = goal.leg() else { return Ok(()) };
+        let parallelism = match goal.config.parallelism {
+            0 => usize::MAX,
+            parallelism => parallelism as usize,
+        };
+        let watch_us = (goal.config.monitor_ms + goal.config.delay_ms) * 1_000;
+        let moved = self.legs.entry((service.id, leg)).or_insert_with(|| Moved { watch_us, ..Moved::default() });
+        moved.target = goal.target.revision;
+        moved.most = moved.most.max(parallelism);
+        moved.watch_us = moved.watch_us.min(watch_us);
+        let running = nodes.iter().flat_map(|node| node.containers.iter());
+        let arrived = running.filter(|container| {
+            let there = (container.order.service, container.order.revision) == (service.id, moved.target);
+            there && container.ran_us(at_us) * 100 >= moved.watch_us * CLOCK_PERCENT
+        });
+        for container in arrived {
+            moved.under_way.remove(&container.order.slot);
+            moved.arrived.insert(container.order.slot);
+        }
+        if !moved.arrived.contains(&slot) {
+            moved.under_way.insert(slot);
+        }
+        // A slot that this node's plan gives to nobody holds up nobody.
+        let Some(core) = &nodes[node].core else { return Ok(()) };
+        let has_node = |slot: &&u32| core.plan().assignments.get(&(service.id, **slot)).is_some();
+        let count = moved.under_way.iter().filter(has_node).count();
+        if count > moved.most {
+            let (name, most) = (&service.spec.name, moved.most);
+            return Err(format!("moves slot {slot} of {name}: {count} slots are under way, {most} may be"));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the service of a task and its goal, as a node knows them.
+fn goal_at<'a>(nodes: &'a [Node], node: usize, order: &TaskOrder) -> Option<(&'a Service, Goal<'a>)> {
+    let core = nodes[node].core.as_ref()?;
+    let service = core.intent().service(&order.service).filter(|service| service.spec.has_slot(order.slot))?;
+    Some((service, Goal::of(service, core.intent().verdict(service))))
+}
+
+/// Tells whether two tasks may be in one slot of a node: the older runs, and the newer starts first.
+pub(super) fn may_stand_beside(node: &Node, elder: &Container, order: &TaskOrder) -> bool {
+    let goal = goal_at(std::slice::from_ref(node), 0, order);
+    let first = goal.is_some_and(|(_, goal)| goal.config.order == UpdateOrder::StartFirst);
+    first && elder.phase == Phase::Running && elder.order.revision != order.revision
+}
