@@ -13,10 +13,11 @@
 //!
 //! Make before break: a task that runs is kept until the node that the plan now names reports one that runs in the same
 //! slot. A new revision replaces tasks slot by slot as far as the front of its rollout has come ([`rolling`]), stop-first or
-//! start-first. Timers are a slot's restart delay ([`restart`]) and the time after which a moved task is stable. Nothing is started before the executor has said which containers outlived the last run. See
+//! start-first. Timers are a slot's restart delay ([`restart`]) and the time after which a moved task is stable. Nothing is
+//! started before the executor has said which containers outlived the last run. See
 //! `docs/protocol.md#tasks`.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -64,6 +65,8 @@ pub enum AgentAction {
     ReportFailures(ServiceId, Leg, Option<Failures>),
     /// Claim the IPv4 block with this number for this node.
     ClaimBlock(u16),
+    /// Ask this node whether it stands by what it reported before it came up: a task here ends once it does.
+    Await(NodeId),
     /// Tell operators.
     Notify(Event),
 }
@@ -87,6 +90,8 @@ pub struct Agent {
     hosts: Hosts,
     /// This node's IPv4 block at the last reconciliation.
     claimed: Option<u16>,
+    /// The nodes whose word tasks here wait for.
+    awaited: BTreeSet<NodeId>,
     actions: VecDeque<AgentAction>,
 }
 
@@ -113,6 +118,7 @@ impl Agent {
             wake_at: None,
             hosts: Hosts::default(),
             claimed: None,
+            awaited: BTreeSet::new(),
             actions: VecDeque::new(),
         }
     }
@@ -142,6 +148,7 @@ impl Agent {
         }
         let sources = Sources { plan, intent, reports, membership };
         let block = self.settle_block(sources);
+        self.await_successors(sources);
         let mut goals = Goals::new(sources);
         self.watch_moved(now, sources, &mut goals);
         self.stop_unwanted(now, sources, block, &mut goals);
@@ -161,6 +168,11 @@ impl Agent {
     /// Returns what to do next.
     pub fn poll(&mut self) -> Option<AgentAction> {
         self.actions.pop_front()
+    }
+
+    /// Returns the nodes whose word tasks here wait for: see [`AgentAction::Await`].
+    pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
+        self.awaited.iter()
     }
 
     /// Returns when [`Self::timeout`] is due, if anything waits.

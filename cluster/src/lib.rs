@@ -33,10 +33,12 @@ mod keeping;
 mod rollouts;
 mod turn;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::agent::Agent;
+use crate::clock::NEVER;
 use crate::crdt::Actor;
 use crate::intent::Intent;
 use crate::membership::Membership;
@@ -82,6 +84,11 @@ pub struct Cluster {
     plan: Plan,
     /// The changes of intent, membership and reports of which the plan was made.
     planned: Option<[u64; 3]>,
+    /// No plan is computed before, and when one is to be that waits for this.
+    plan_after: Instant,
+    plan_at: Instant,
+    /// Whom this node compares with until it has caught up.
+    caught_up_with: BTreeSet<NodeId>,
     /// As many of these changes as the plan depends on.
     basis: [u64; 4],
     /// The changes of verdicts, and of reports by which rollouts come further, that the agent has followed.
@@ -90,6 +97,8 @@ pub struct Cluster {
     judged: [u64; 5],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
+    /// The other members that are up, in order, at this standing of the membership.
+    others_up: (u64, Arc<[NodeId]>),
     /// How much of this node's own report was pushed.
     pushed: reports::Head,
     /// Whether something happened that the agent must act on though no plane changed.
@@ -162,10 +171,14 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
+            plan_after: now.mono,
+            plan_at: NEVER,
+            caught_up_with: BTreeSet::new(),
             basis: [0; 4],
             heard: [0; 2],
             judged: [0; 5],
             digests: None,
+            others_up: (0, Arc::default()),
             pushed: reports::Head::default(),
             agent_due: false,
             actions: VecDeque::new(),
@@ -187,9 +200,12 @@ impl Cluster {
             Input::Received { from, message } => self.receive(from, &message),
             Input::PeerConnected(peer) => {
                 self.membership.peer_connected(self.now.mono, peer);
-                self.rounds.hurry(peer);
+                self.connected(peer);
             }
-            Input::PeerLost(peer) => self.membership.peer_lost(self.now.mono, peer),
+            Input::PeerLost(peer) => {
+                self.membership.peer_lost(self.now.mono, peer);
+                self.caught_up_with.remove(&peer);
+            }
             Input::Task(event) => self.task_event(event),
             Input::Images(images) => self.reports.report_images(&images),
             Input::Timeout => self.timeout(),
@@ -212,7 +228,8 @@ impl Cluster {
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let others = self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline());
+        let others =
+            self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline()).min(self.plan_at);
         self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 
