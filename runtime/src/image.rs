@@ -6,6 +6,7 @@
 //! bounded by [`Limits`], and every byte is checked against the digest that names it before anything refers to it.
 //! All calls block; asynchronous callers wrap them in `spawn_blocking`.
 
+mod ahead;
 mod archive;
 mod build;
 mod compression;

@@ -221,12 +221,10 @@ impl Plan<'_> {
     fn carry_out(mut self) -> Result<Vec<LoadedImage>, LoadError> {
         let mut wanted: BTreeSet<Digest> = self.images.keys().copied().collect();
         wanted.extend(self.images.values().flat_map(|(_, manifest, _)| manifest.blobs().map(|blob| blob.digest)));
-        for digest in wanted {
-            let file = self.made.remove(&digest).map(|(file, _)| file).or_else(|| self.spool.take(&digest));
-            if let Some(file) = file {
-                self.blobs.adopt(file, &digest).map_err(LoadError::Io)?;
-            }
-        }
+        let mut take =
+            |digest: &Digest| self.made.remove(digest).map(|(file, _)| file).or_else(|| self.spool.take(digest));
+        let files = wanted.into_iter().filter_map(|digest| Some((take(&digest)?, digest))).collect();
+        self.blobs.adopt(files).map_err(LoadError::Io)?;
         let images = self.images.into_iter().map(|(digest, (image, _, references))| LoadedImage {
             loaded: Loaded { references, digest },
             config: image.config_digest,

@@ -3,9 +3,13 @@
 //! Input: any reader. Output: the plain bytes. Media types are not consulted, they are often wrong. The output is not
 //! bounded here: whoever reads it must do that.
 
+mod zstd;
+
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
+
+use zstd::Frames;
 
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -16,7 +20,7 @@ pub enum CompressionError {
     #[error("cannot read the first bytes")]
     Read(#[from] io::Error),
     /// A format that this build cannot read.
-    #[error("compressed with {format}, only gzip and uncompressed are supported; convert it to gzip")]
+    #[error("compressed with {format}, only gzip, zstd and uncompressed are supported; convert it to gzip")]
     Unsupported {
         /// The format's name.
         format: &'static str,
@@ -27,6 +31,7 @@ pub enum CompressionError {
 pub(super) enum Decoder<R> {
     Plain(BufReader<R>),
     Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+    Zstd(Box<Frames<BufReader<R>>>),
 }
 
 impl<R: Read> Decoder<R> {
@@ -35,7 +40,9 @@ impl<R: Read> Decoder<R> {
         let unsupported = |format| Err(CompressionError::Unsupported { format });
         match fill(&mut reader)? {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(reader)))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => unsupported("zstd"),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Ok(Self::Zstd(Box::new(Frames::new(reader))))
+            }
             [0xfd, b'7', b'z', b'X', b'Z', ..] => unsupported("xz"),
             [b'B', b'Z', b'h', ..] => unsupported("bzip2"),
             _ => Ok(Self::Plain(reader)),
@@ -60,6 +67,7 @@ impl<R: Read> Read for Decoder<R> {
         match self {
             Self::Plain(reader) => reader.read(buffer),
             Self::Gzip(reader) => reader.read(buffer),
+            Self::Zstd(reader) => reader.read(buffer),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Layers: a tar of changes becomes a directory that overlayfs can stack.
 //!
-//! Input: a layer blob, plain or gzipped, from a stranger. Output: its files below an empty directory, with whiteouts
+//! Input: a layer blob, plain or compressed, from a stranger. Output: its files below an empty directory, with whiteouts
 //! in overlayfs's form. Nothing outside that directory is touched whatever the entries say, and the uncompressed bytes
 //! must have the expected diff id. Needs root, for owners, devices and `trusted` attributes.
 
@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    ahead::ReadAhead,
     compression::{CompressionError, Decoder},
     digest::{Digest, HashingReader},
     limits::Limits,
@@ -83,31 +84,44 @@ pub struct Unpacked {
     pub borrowed_directories: usize,
 }
 
-/// Unpacks `blob` into the empty directory `root`. `lowers` are the layers below it, the lowest first.
-pub(super) fn unpack(
-    blob: impl Read,
+/// A layer whose files are all there, but for what its directories take from the layers below.
+pub(super) struct Extracted {
+    tree: Tree,
+    bytes: u64,
+}
+
+/// Unpacks `blob` into the empty directory `root`.
+pub(super) fn extract(
+    blob: impl Read + Send + 'static,
     root: &Path,
     expected: Digest,
-    lowers: &[PathBuf],
     limits: &Limits,
-) -> Result<Unpacked, LayerError> {
+) -> Result<Extracted, LayerError> {
     let tar_limits = TarLimits {
         entries_max: limits.layer_entries_max,
         bytes_max: limits.layer_bytes_max,
         path_bytes_max: limits.layer_path_bytes_max,
         extension_bytes_max: limits.extension_bytes_max,
     };
-    let mut stream = TarStream::new(HashingReader::new(Decoder::new(blob)?), tar_limits);
+    let plain = ReadAhead::new(Decoder::new(blob)?).map_err(TarError::Read)?;
+    let mut stream = TarStream::new(HashingReader::new(plain), tar_limits);
     let mut tree = Tree::open(root, limits)?;
     while let Some(entry) = stream.next_entry()? {
         apply(&mut tree, &mut stream, &entry)?;
     }
-    let borrowed_directories = tree.finish(lowers)?;
     let (bytes, found) = drain(stream.into_inner(), limits.layer_bytes_max)?;
     if found != expected {
         return Err(LayerError::DiffId { expected, found });
     }
-    Ok(Unpacked { bytes, borrowed_directories })
+    Ok(Extracted { tree, bytes })
+}
+
+impl Extracted {
+    /// Completes the directories. `lowers` are the layers below, the lowest first.
+    pub(super) fn finish(self, lowers: &[PathBuf]) -> Result<Unpacked, LayerError> {
+        let borrowed_directories = self.tree.finish(lowers)?;
+        Ok(Unpacked { bytes: self.bytes, borrowed_directories })
+    }
 }
 
 fn apply<R: Read>(tree: &mut Tree, stream: &mut TarStream<R>, entry: &Entry) -> Result<(), LayerError> {

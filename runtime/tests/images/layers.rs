@@ -10,7 +10,7 @@ use std::{
 use shoal_runtime::image::{Digest, ImageStore, LayerError, Limits, StoreError, TarError, UnpackError};
 use tar::EntryType;
 
-use crate::support::{Sandbox, Tar, TestImage, gzip, is_root, read};
+use crate::support::{Sandbox, Tar, TestImage, gzip, has, is_root, read};
 
 fn load(store: &ImageStore, image: &TestImage) -> Digest {
     store.load(&image.docker_save(&["web"])[..]).unwrap()[0].digest
@@ -397,4 +397,51 @@ fn an_unknown_image_is_not_unpacked() {
     let sandbox = Sandbox::new();
     let error = sandbox.store().unpack(&Digest::of(b"nothing")).unwrap_err();
     assert!(matches!(error, UnpackError::Store(StoreError::Incomplete { .. })));
+}
+
+/// Layers as `skopeo` packs them with zstd, which has many ways to write a stream.
+#[test]
+fn layers_packed_with_zstd_are_unpacked() {
+    if !is_root() || !has("skopeo") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let text = "the quick brown fox jumps over the lazy dog\n".repeat(20_000);
+    let image = TestImage::new([Tar::new().file("text", &text).end(), Tar::new().file("word", "fox").end()]);
+    let apart = tempfile::tempdir().unwrap();
+    let (plain, packed) = (apart.path().join("plain"), apart.path().join("packed"));
+    fs::write(&plain, image.docker_save(&["web:1"])).unwrap();
+    let copied = Command::new("skopeo")
+        .args(["--insecure-policy", "copy", "--quiet", "--dest-compress-format", "zstd"])
+        .arg(format!("docker-archive:{}", plain.display()))
+        .arg(format!("oci-archive:{}:web:1", packed.display()))
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    let bytes = fs::read(&packed).unwrap();
+    assert!(bytes.windows(8).any(|part| part == b"tar+zstd"), "skopeo packs with zstd");
+    let store = sandbox.store();
+    let loaded = store.load(&bytes[..]).unwrap();
+    let layers = store.unpack(&loaded[0].digest).unwrap();
+    assert_eq!((read(layers[0].join("text")), read(layers[1].join("word"))), (text, "fox".to_owned()));
+    sandbox.assert_tidy();
+}
+
+/// Of layers that are unpacked side by side, those below a bad one stay, and the image is refused.
+#[test]
+fn layers_below_a_bad_one_stay() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let store = sandbox.store();
+    let layer = |name: &str| Tar::new().directory("d/", 0o755).file(&format!("d/{name}"), name);
+    let bad = layer("bad").file("../out", "").end();
+    let image = TestImage::new([layer("one").end(), layer("two").end(), bad, layer("four").end()]);
+    let error = store.unpack(&load(&store, &image)).unwrap_err();
+    assert!(matches!(&error, UnpackError::Layer { source: LayerError::Escape { .. }, .. }), "{error:?}");
+    let mut expected: Vec<String> = image.layers[..2].iter().map(|layer| Digest::of(layer).hex()).collect();
+    expected.sort();
+    assert_eq!(sandbox.layers(), expected);
+    sandbox.assert_tidy();
 }

@@ -17,7 +17,7 @@ use shoal_runtime::image::{
     registry::{Login, Pulled, Registries, RegistryConfig, RegistryError},
 };
 
-use crate::support::{Sandbox, Tar, TestImage, gzip, host_architecture};
+use crate::support::{Sandbox, Tar, TestImage, gzip, has, host_architecture};
 
 fn quiet() -> Arc<Progress> {
     Arc::new(|_| {})
@@ -29,17 +29,6 @@ fn registries() -> Registries {
 
 async fn pull(store: &Arc<ImageStore>, name: &str) -> Result<Pulled, RegistryError> {
     registries().pull(store, &name.parse().unwrap(), None, &quiet()).await
-}
-
-/// Says whether a program is there; in CI it must be.
-fn has(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "this test needs {program}, and CI must not skip it");
-        println!("skipped: {program} is not installed");
-    }
-    found
 }
 
 /// The registry of the package `docker-registry`, on the loopback.

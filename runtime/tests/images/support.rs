@@ -155,6 +155,17 @@ impl Tar {
     }
 }
 
+/// Says whether a program is there; in CI it must be.
+pub(crate) fn has(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "this test needs {program}, and CI must not skip it");
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();

@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    thread,
 };
 
 use tokio::sync::watch;
@@ -20,6 +21,9 @@ use crate::image::{
     digest::{Digest, Hasher},
     document::DocumentError,
 };
+
+/// How many files are made durable at once, each by a thread.
+const SYNCS_AT_ONCE: usize = 8;
 
 /// Why a blob was not stored. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +82,18 @@ impl Blobs {
         }
     }
 
-    /// Moves a file whose digest was verified to its name.
-    pub(in crate::image) fn adopt(&self, file: TempFile, digest: &Digest) -> io::Result<()> {
-        if self.contains(digest) {
+    /// Moves files whose digests were verified to their names. None of them has its name before its bytes are synced.
+    pub(in crate::image) fn adopt(&self, files: Vec<(TempFile, Digest)>) -> io::Result<()> {
+        let files: Vec<_> = files.into_iter().filter(|(_, digest)| !self.contains(digest)).collect();
+        if files.is_empty() {
             return Ok(());
         }
-        File::open(file.path())?.sync_all()?;
-        file.keep(&self.path(digest))?;
+        for some in files.chunks(SYNCS_AT_ONCE) {
+            sync_files(some)?;
+        }
+        for (file, digest) in files {
+            file.keep(&self.path(&digest))?;
+        }
         sync_dir(&self.root)
     }
 
@@ -104,6 +113,17 @@ impl Blobs {
     pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
         fs::remove_file(self.path(digest))
     }
+}
+
+/// Makes files durable, all at once: a disk writes several in little more time than one.
+fn sync_files(files: &[(TempFile, Digest)]) -> io::Result<()> {
+    let sync = |(file, _): &(TempFile, Digest)| File::open(file.path())?.sync_all();
+    let [first, others @ ..] = files else { return Ok(()) };
+    thread::scope(|scope| {
+        let threads: Vec<_> = others.iter().map(|file| scope.spawn(move || sync(file))).collect();
+        let panicked = |_| Err(io::Error::other("a thread that syncs has panicked"));
+        threads.into_iter().fold(sync(first), |all, thread| all.and(thread.join().unwrap_or_else(panicked)))
+    })
 }
 
 /// Reads a whole document, of which not a byte more than `max` is taken into memory.
@@ -177,7 +197,7 @@ impl BlobWriter {
         }
         drop(self.file);
         let _activity = self.blobs.activity.read().unwrap_or_else(PoisonError::into_inner);
-        self.blobs.adopt(self.temp, &found).map_err(|source| BlobError::Io { digest: found, source })
+        self.blobs.adopt(vec![(self.temp, found)]).map_err(|source| BlobError::Io { digest: found, source })
     }
 }
 

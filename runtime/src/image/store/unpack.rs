@@ -4,17 +4,21 @@
 //! synced, and thrown away when the machine was restarted since, because a power failure may have emptied their files.
 
 use std::{
-    fs,
-    io::{self, Read},
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    sync::PoisonError,
+    sync::{Mutex, PoisonError},
 };
 
-use super::{ImageStore, StoreError, io_error, locked, temp::Temp};
+use super::{
+    ImageStore, StoreError, io_error, locked,
+    temp::{Temp, TempDir},
+};
 use crate::image::{
     digest::{Digest, Hasher},
     document::Layer,
-    layer::{self, LayerError},
+    layer::{self, Extracted, LayerError},
 };
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -73,43 +77,122 @@ impl ImageStore {
     pub fn unpack(&self, digest: &Digest) -> Result<Vec<PathBuf>, UnpackError> {
         let _activity = self.blobs.activity.read().unwrap_or_else(PoisonError::into_inner);
         let image = self.image(digest)?;
-        let mut directories: Vec<PathBuf> = Vec::new();
+        let places = self.places(&image.layers);
+        // The usual case, for which nobody waits.
+        let ready: Option<Vec<PathBuf>> = places.iter().map(Place::finished).collect();
+        let directories = match ready {
+            Some(directories) => directories,
+            None => self.unpack_missing(&places)?,
+        };
+        // overlayfs refuses a directory that comes twice; the upper one repeats all that the lower one does.
+        let mut stacked: Vec<PathBuf> = Vec::new();
+        for directory in directories {
+            stacked.retain(|other| *other != directory);
+            stacked.push(directory);
+        }
+        Ok(stacked)
+    }
+
+    /// Returns whether the image is here and nothing of it is left to unpack.
+    pub fn is_unpacked(&self, digest: &Digest) -> bool {
+        let image = self.image(digest);
+        image.is_ok_and(|image| self.places(&image.layers).iter().all(|place| place.finished().is_some()))
+    }
+
+    fn places<'a>(&self, layers: &'a [Layer]) -> Vec<Place<'a>> {
+        let directory = self.root.join("layers");
         let mut chain = Hasher::default();
-        for layer in &image.layers {
+        let place = |layer: &'a Layer| {
             chain.update(layer.diff_id.as_bytes());
-            let directory = self.unpack_layer(layer, &chain.clone().finish(), &directories)?;
-            // overlayfs refuses a directory that comes twice; the upper one repeats all that the lower one does.
-            directories.retain(|other| *other != directory);
+            let (name, chain) = (layer.diff_id.hex(), chain.clone().finish().hex());
+            let stacked = directory.join(format!("{name}-{}", &chain[..16]));
+            Place { layer, shared: directory.join(name), stacked }
+        };
+        layers.iter().map(place).collect()
+    }
+
+    /// Fills layers side by side, then completes them from the lowest up, since each may need those below it.
+    fn unpack_missing(&self, places: &[Place<'_>]) -> Result<Vec<PathBuf>, UnpackError> {
+        let _unpacking = locked(&self.unpacking);
+        let missing = places.iter().filter(|place| place.finished().is_none());
+        let missing: BTreeMap<Digest, &Layer> = missing.map(|place| (place.layer.diff_id, place.layer)).collect();
+        let mut filled = self.fill_all(missing.into_values().collect());
+        let mut directories = Vec::new();
+        for place in places {
+            let directory = match place.finished() {
+                Some(directory) => directory,
+                None => {
+                    let filled = filled.remove(&place.layer.diff_id).unwrap_or_else(|| self.fill(place.layer));
+                    self.complete(place, filled?, &directories)?
+                }
+            };
             directories.push(directory);
         }
         Ok(directories)
     }
 
-    fn unpack_layer(&self, layer: &Layer, chain: &Digest, lowers: &[PathBuf]) -> Result<PathBuf, UnpackError> {
-        let layers = self.root.join("layers");
-        let shared = layers.join(layer.diff_id.hex());
-        let stacked = layers.join(format!("{}-{}", layer.diff_id.hex(), &chain.hex()[..16]));
-        let finished = || [&shared, &stacked].into_iter().find(|path| path.is_dir()).cloned();
-        if let Some(path) = finished() {
-            return Ok(path);
-        }
-        let _unpacking = locked(&self.unpacking);
-        if let Some(path) = finished() {
-            return Ok(path);
-        }
-        let temp = self.temp.dir().map_err(io_error("create a directory in", &self.root.join("tmp")))?;
-        let blob = self.layer_blob(layer)?;
-        let unpacked = layer::unpack(blob, temp.path(), layer.diff_id, lowers, &self.limits)
-            .map_err(|source| UnpackError::Layer { diff_id: layer.diff_id, source })?;
-        let path = if unpacked.borrowed_directories == 0 { shared } else { stacked };
-        temp.keep(&path).map_err(io_error("create", &path))?;
-        Ok(path)
+    /// One after the other on each processor: each has a thread that decompresses, too.
+    fn fill_all(&self, layers: Vec<&Layer>) -> BTreeMap<Digest, Result<Filled, UnpackError>> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(layers.len());
+        // The largest first, so that no worker begins a long one when the others are done.
+        let mut queue = layers;
+        queue.sort_by_key(|layer| layer.blob.size_bytes);
+        let (queue, filled) = (Mutex::new(queue), Mutex::new(BTreeMap::new()));
+        let work = || {
+            loop {
+                let Some(layer) = locked(&queue).pop() else { return };
+                let result = self.fill(layer);
+                locked(&filled).insert(layer.diff_id, result);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(work);
+            }
+            work();
+        });
+        filled.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn layer_blob(&self, layer: &Layer) -> Result<impl Read, StoreError> {
+    fn fill(&self, layer: &Layer) -> Result<Filled, UnpackError> {
+        let temp = self.temp.dir().map_err(io_error("create a directory in", &self.root.join("tmp")))?;
+        let blob = self.layer_blob(layer)?;
+        let contents = layer::extract(blob, temp.path(), layer.diff_id, &self.limits)
+            .map_err(|source| UnpackError::Layer { diff_id: layer.diff_id, source })?;
+        Ok(Filled { temp, contents })
+    }
+
+    fn complete(&self, place: &Place<'_>, filled: Filled, lowers: &[PathBuf]) -> Result<PathBuf, UnpackError> {
+        let unpacked = filled.contents.finish(lowers);
+        let unpacked = unpacked.map_err(|source| UnpackError::Layer { diff_id: place.layer.diff_id, source })?;
+        let path = if unpacked.borrowed_directories == 0 { &place.shared } else { &place.stacked };
+        filled.temp.keep(path).map_err(io_error("create", path))?;
+        Ok(path.clone())
+    }
+
+    fn layer_blob(&self, layer: &Layer) -> Result<File, StoreError> {
         let digest = layer.blob.digest;
         let path = self.root.join("blobs/sha256").join(digest.hex());
         let blob = self.blobs.open_blob(&digest).map_err(io_error("open", &path))?;
         Ok(blob.ok_or(StoreError::Incomplete { digest, missing: 1 })?.0)
     }
+}
+
+/// Where one layer of an image is, or will be.
+struct Place<'a> {
+    layer: &'a Layer,
+    shared: PathBuf,
+    stacked: PathBuf,
+}
+
+impl Place<'_> {
+    fn finished(&self) -> Option<PathBuf> {
+        [&self.shared, &self.stacked].into_iter().find(|path| path.is_dir()).cloned()
+    }
+}
+
+/// A layer whose files are written.
+struct Filled {
+    temp: TempDir,
+    contents: Extracted,
 }
