@@ -1,6 +1,6 @@
 //! Reconciling: what to stop, to replace, to start and to forget, from the difference of what runs and what is wanted.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::restart::Restart;
