@@ -30,6 +30,7 @@ pub mod wire;
 mod commands;
 mod exchange;
 mod keeping;
+mod news;
 mod turn;
 
 use alloc::collections::VecDeque;
@@ -44,10 +45,12 @@ use crate::record::{Record, Restored};
 use crate::reports::Reports;
 use crate::seed::Stream;
 use crate::sync::acknowledged::Acknowledged;
+use crate::sync::asking::Asking;
 use crate::sync::copies::Copies;
 use crate::sync::message::Digests;
 use crate::sync::rounds::{Rounds, Settling};
 use crate::sync::rumour::Rumours;
+use crate::sync::telling::Telling;
 
 pub use clock::{Instant, Now};
 pub use config::Config;
@@ -73,6 +76,8 @@ pub struct Cluster {
     reports: Reports,
     rounds: Rounds,
     rumours: Rumours,
+    telling: Telling,
+    asking: Asking,
     copies: Copies,
     acknowledged: Acknowledged,
     /// When to look for tombstones to forget.
@@ -140,7 +145,9 @@ impl Cluster {
         let alone = others.into_iter().all(|other| *other == own);
         let until = now.mono + config.settle_timeout;
         let rounds = Rounds::new(config.sync_interval, alone, until, stream("rounds"), now.mono);
-        let plan = plan::plan(&config.shoal, &intent, &membership, &reports);
+        let telling = Telling::new(config.tell_interval, now.mono);
+        let plan =
+            if config.plans { plan::plan(&config.shoal, &intent, &membership, &reports) } else { Plan::default() };
         let mut cluster = Self {
             own,
             config,
@@ -150,7 +157,9 @@ impl Cluster {
             membership,
             reports,
             rounds,
-            rumours: Rumours::new(own, stream("rumours")),
+            rumours: Rumours::new(stream("rumours")),
+            telling,
+            asking: Asking::default(),
             copies: Copies::default(),
             acknowledged: Acknowledged::default(),
             collect_at: now.mono,
@@ -205,7 +214,8 @@ impl Cluster {
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let others = self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline());
+        let sync = self.rounds.deadline().min(self.news_deadline()).min(self.keeping_deadline());
+        let others = self.membership.poll_timeout().min(sync);
         self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 
