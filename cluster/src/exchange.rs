@@ -3,15 +3,13 @@
 use alloc::vec::Vec;
 
 use crate::Cluster;
-use crate::crdt::Dot;
 use crate::id::NodeId;
-use crate::intent::{Entry, Learned};
+use crate::intent::Learned;
 use crate::io::Event;
 use crate::mutation::{self, Mutation};
 use crate::record::Record;
-use crate::reports::{Followed, ReportRange};
 use crate::sync::compare::Planes;
-use crate::sync::message::{Digests, Known, Message, Parts, Push, Ranges, Repair, RepairAsk, Span, Summary};
+use crate::sync::message::{Digests, Known, Message, Parts, Ranges, Repair, RepairAsk, Span, Summary};
 use crate::sync::rounds::Settling;
 
 impl Cluster {
@@ -37,6 +35,9 @@ impl Cluster {
                     self.tell(from, Span::ALL, &parts, true);
                 }
             }
+            Ok(Some(Message::Told(lines))) => self.receive_told(from, lines),
+            Ok(Some(Message::Wanted(wishes))) => self.receive_wanted(from, &wishes),
+            Ok(Some(Message::Given(given))) => self.receive_given(from, given),
             Err(error) => self.dropped(from, error.reason()),
         }
     }
@@ -130,55 +131,12 @@ impl Cluster {
     }
 
     fn receive_ranges(&mut self, from: NodeId, ranges: Ranges) {
-        let mut vector = Vec::new();
-        let (mut news, mut collected) = (false, false);
-        for range in ranges.intent {
-            let actor = range.actor;
-            let learned = self.intent.learn_range(self.now.wall_ms, range);
-            news |= !learned.new.is_empty() || learned.upto.is_some();
-            for entry in learned.new {
-                self.persist(&Record::Entry(entry));
-            }
-            vector.extend(learned.upto.map(|upto| (actor, upto)));
-            collected |= learned.collected;
-            if let Some(reason) = learned.refused {
-                self.dropped(from, reason);
-            }
-        }
-        if !vector.is_empty() {
-            self.persist(&Record::Vector(vector));
-        }
-        if collected {
-            self.persist(&Record::Collected(self.intent.collected().iter().collect()));
-        }
-        for range in ranges.reports {
-            news |= self.follow(from, &range) == Followed::New;
-        }
+        let news = self.learn_ranges(from, ranges.intent, &ranges.reports);
         // Only what brought news is followed up, so that two nodes that cannot agree do not talk without end.
         if news && ranges.more {
             self.tell(from, ranges.span, &ranges.parts, false);
         } else if news && self.rounds.settling() != Settling::Settled {
             self.ask(from);
-        }
-    }
-
-    fn receive_push(&mut self, from: NodeId, push: Push) {
-        let hops = push.hops.saturating_sub(1).min(self.hops());
-        let dots: Vec<Dot> = push.entries.iter().map(|entry| entry.version.dot).collect();
-        for entry in push.entries {
-            match self.intent.learn(self.now.wall_ms, entry.clone()) {
-                Learned::New => self.pass_on(hops, from, entry),
-                Learned::Known => {}
-                Learned::Refused(reason) => self.dropped(from, reason),
-            }
-        }
-        self.confirm_stored(from, &dots);
-        for range in push.reports {
-            match self.follow(from, &range) {
-                Followed::New if hops > 0 => self.rumours.report(hops, Some(from), range),
-                Followed::New | Followed::Known | Followed::Refused(_) => {}
-                Followed::Gap => self.tell(from, Span::only(range.node), &Parts::default(), false),
-            }
         }
     }
 
@@ -202,24 +160,6 @@ impl Cluster {
         if repair.next.is_some() {
             self.send(from, &Message::RepairAsk(RepairAsk { from: repair.next }));
         }
-    }
-
-    /// Makes a learnt entry durable and passes it on.
-    fn pass_on(&mut self, hops: u8, from: NodeId, entry: Entry) {
-        if !mutation::on(Mutation::StoredNowhere) {
-            self.persist(&Record::Entry(entry.clone()));
-        }
-        if hops > 0 {
-            self.rumours.entry(hops, Some(from), entry);
-        }
-    }
-
-    fn follow(&mut self, from: NodeId, range: &ReportRange) -> Followed {
-        let followed = self.reports.follow(range);
-        if let Followed::Refused(reason) = followed {
-            self.dropped(from, reason);
-        }
-        followed
     }
 
     /// Returns what this node has, as hashes, which are computed once per change.

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use crate::Cluster;
 use crate::clock::Instant;
-use crate::crdt::Dot;
+use crate::crdt::{Actor, Dot};
 use crate::id::NodeId;
 use crate::intent::key::Key;
 use crate::limits::BATCH_BYTES_MAX;
@@ -46,12 +46,10 @@ impl Cluster {
 
     /// Tells the author of writes that came from itself that they are durable here; to be called after they were
     /// recorded.
-    pub(crate) fn confirm_stored(&mut self, to: NodeId, dots: &[Dot]) {
-        let actors: BTreeSet<_> = dots.iter().map(|dot| dot.actor).filter(|actor| actor.node == to).collect();
-        for actor in actors {
+    pub(crate) fn confirm_stored(&mut self, to: NodeId, actors: &BTreeSet<Actor>) {
+        for actor in actors.iter().filter(|actor| actor.node == to).copied() {
             let vector = self.intent.vector();
-            let pending = vector.pending().find(|(ahead, _)| *ahead == actor);
-            let ahead = pending.map(|(_, ahead)| ahead.clone()).unwrap_or_default();
+            let ahead = vector.ahead(&actor).cloned().unwrap_or_default();
             let known = ActorKnown { actor, upto: vector.counter(&actor), ahead };
             self.send(to, &Message::Stored(known));
         }

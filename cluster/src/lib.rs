@@ -30,11 +30,11 @@ pub mod wire;
 mod commands;
 mod exchange;
 mod keeping;
+mod news;
 mod rollouts;
 mod turn;
 
 use alloc::collections::{BTreeSet, VecDeque};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::agent::Agent;
@@ -47,10 +47,12 @@ use crate::record::{Record, Restored};
 use crate::reports::Reports;
 use crate::seed::Stream;
 use crate::sync::acknowledged::Acknowledged;
+use crate::sync::asking::Asking;
 use crate::sync::copies::Copies;
 use crate::sync::message::Digests;
 use crate::sync::rounds::{Rounds, Settling};
 use crate::sync::rumour::Rumours;
+use crate::sync::telling::Telling;
 
 pub use clock::{Instant, Now};
 pub use config::Config;
@@ -76,6 +78,8 @@ pub struct Cluster {
     reports: Reports,
     rounds: Rounds,
     rumours: Rumours,
+    telling: Telling,
+    asking: Asking,
     copies: Copies,
     acknowledged: Acknowledged,
     /// When to look for tombstones to forget.
@@ -97,8 +101,6 @@ pub struct Cluster {
     judged: [u64; 5],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
-    /// The other members that are up, in order, at this standing of the membership.
-    others_up: (u64, Arc<[NodeId]>),
     /// How much of this node's own report was pushed.
     pushed: reports::Head,
     /// Whether something happened that the agent must act on though no plane changed.
@@ -154,7 +156,9 @@ impl Cluster {
         let alone = others.into_iter().all(|other| *other == own);
         let until = now.mono + config.settle_timeout;
         let rounds = Rounds::new(config.sync_interval, alone, until, stream("rounds"), now.mono);
-        let plan = plan::plan(&config.shoal, &intent, &membership, &reports);
+        let telling = Telling::new(config.tell_interval, now.mono);
+        let plan =
+            if config.plans { plan::plan(&config.shoal, &intent, &membership, &reports) } else { Plan::default() };
         let mut cluster = Self {
             own,
             config,
@@ -164,7 +168,9 @@ impl Cluster {
             membership,
             reports,
             rounds,
-            rumours: Rumours::new(own, stream("rumours")),
+            rumours: Rumours::new(stream("rumours")),
+            telling,
+            asking: Asking::default(),
             copies: Copies::default(),
             acknowledged: Acknowledged::default(),
             collect_at: now.mono,
@@ -178,7 +184,6 @@ impl Cluster {
             heard: [0; 2],
             judged: [0; 5],
             digests: None,
-            others_up: (0, Arc::default()),
             pushed: reports::Head::default(),
             agent_due: false,
             actions: VecDeque::new(),
@@ -228,8 +233,8 @@ impl Cluster {
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let others =
-            self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline()).min(self.plan_at);
+        let sync = self.rounds.deadline().min(self.news_deadline()).min(self.keeping_deadline());
+        let others = self.membership.poll_timeout().min(self.plan_at).min(sync);
         self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 

@@ -302,6 +302,11 @@ impl Membership {
         &self.members
     }
 
+    /// Returns the other members that are up, in order of id.
+    pub fn others_up(&self) -> &[NodeId] {
+        self.up.all()
+    }
+
     /// Tells whether a node may have tasks: it is a member, and alive or suspect.
     pub fn is_up(&self, id: &NodeId) -> bool {
         self.members.get(id).is_some_and(|member| member.state.is_up())

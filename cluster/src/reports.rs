@@ -192,6 +192,14 @@ impl Reports {
         heads.into_iter()
     }
 
+    /// Returns the state of each report here of the nodes from `first` to `last`, as [`Self::heads`].
+    pub fn within(&self, first: NodeId, last: NodeId) -> impl Iterator<Item = (NodeId, Head)> {
+        let (nodes, coming) = (self.nodes.range(first..=last), self.coming.range(first..=last));
+        let told = nodes.filter(|(node, _)| self.begun || **node != self.own).map(|(node, _)| node);
+        let new = coming.map(|(node, _)| node).filter(|node| !self.nodes.contains_key(node));
+        told.chain(new).map(|node| (*node, self.head(node)))
+    }
+
     /// Begins to tell others this node's report: it replaces what it said in earlier runs.
     pub fn begin(&mut self) {
         if !self.begun {

@@ -1,22 +1,19 @@
 //! A turn: after each input the plan follows the planes, the agent follows the plan, and news goes out.
 
-use alloc::sync::Arc;
 use core::time::Duration;
 
 use crate::agent::AgentAction;
 use crate::clock::{Instant, NEVER, Now};
 use crate::config::Config;
 use crate::id::NodeId;
-use crate::intent::Entry;
 use crate::io::{Action, Event, TaskEvent};
-use crate::limits::{BATCH_BYTES_MAX, HURRIED};
+use crate::limits::HURRIED;
 use crate::membership::{Membership, MembershipAction};
 use crate::mutation::{self, Mutation};
 use crate::record::{Record, Restored};
 use crate::seed::Stream;
 use crate::sync::message::Message;
 use crate::sync::rounds::Settling;
-use crate::sync::rumour;
 use crate::view::compute::{self, Sources};
 use crate::{Cluster, Views, hash, plan};
 
@@ -104,7 +101,7 @@ impl Cluster {
             }
         }
         self.compare();
-        self.push();
+        self.send_news();
     }
 
     /// Computes the plan anew if a plane changed and it is time, and lets the agent follow it. Tells whether there was
@@ -228,37 +225,12 @@ impl Cluster {
             self.agent.awaited().for_each(|node| self.rounds.hurry(*node));
         }
         if self.rounds.is_due(self.now.mono) {
-            let up = self.others_up();
+            let up = self.membership.others_up();
             self.rounds.retain(|peer| up.binary_search(peer).is_ok());
-            for peer in self.rounds.ask(self.now.mono, &up) {
+            for peer in self.rounds.ask(self.now.mono, up) {
                 self.ask(peer);
             }
         }
-    }
-
-    /// Sends what was written or learnt in this turn.
-    fn push(&mut self) {
-        let hops = self.hops();
-        while let Some(range) = self.reports.range(&self.own, self.pushed, BATCH_BYTES_MAX) {
-            self.pushed = range.upto;
-            self.rumours.report(hops, None, range);
-        }
-        if self.rumours.is_empty() {
-            return;
-        }
-        let up = self.others_up();
-        for (to, push) in self.rumours.flush(&up) {
-            self.send(to, &Message::Push(push));
-        }
-    }
-
-    /// Makes a write of this node durable, and then known.
-    pub(crate) fn publish(&mut self, entry: Entry) {
-        if !mutation::on(Mutation::AcknowledgeBeforeDurable) {
-            self.persist(&Record::Entry(entry.clone()));
-        }
-        self.copies.wrote(self.now.mono, entry.version.dot.counter);
-        self.rumours.entry(self.hops(), None, entry);
     }
 
     /// This node acts from now on.
@@ -266,21 +238,6 @@ impl Cluster {
         self.agent_due = true;
         self.views = None;
         self.notify(Event::Settled);
-    }
-
-    /// Returns the members that are up, this node apart, in order.
-    pub(crate) fn others_up(&mut self) -> Arc<[NodeId]> {
-        let standing = self.membership.standing();
-        if self.others_up.0 != standing {
-            let up = self.membership.members().values().filter(|member| member.state.is_up() && member.id != self.own);
-            self.others_up = (standing, up.map(|member| member.id).collect());
-        }
-        Arc::clone(&self.others_up.1)
-    }
-
-    /// Returns how often news of this node may be passed on.
-    pub(crate) fn hops(&self) -> u8 {
-        rumour::hops(self.membership.members().len())
     }
 
     pub(crate) fn persist(&mut self, record: &Record) {

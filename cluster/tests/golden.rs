@@ -26,8 +26,10 @@ use shoal_cluster::reports::item::{Failures, Item};
 use shoal_cluster::reports::task::{TaskReport, TaskState};
 use shoal_cluster::reports::{Head, ReportRange};
 use shoal_cluster::sync::message::{
-    ActorKnown, Cursor, Digests, Gone, Known, Message, Parts, Push, Ranges, Repair, RepairAsk, Sketch, Span, Summary,
+    ActorKnown, Cursor, Digests, Given, Gone, Known, Message, Parts, Push, Ranges, Repair, RepairAsk, Sketch, Span,
+    Summary,
 };
+use shoal_cluster::sync::news::{Line, Short, Wish};
 use shoal_cluster::{NodeId, ServiceId, TaskId, wire};
 
 fn hex(bytes: &[u8]) -> String {
@@ -196,6 +198,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         reports: vec![(node, Head { epoch: 300, edition: 1, seq: 9 })],
     };
     let range = Range { actor: actor(), after: 5, upto: 7, entries: vec![entry()], collected: 6 };
+    let (of, head) = (Short::of(&node), Head { epoch: 300, edition: 1, seq: 9 });
+    let given = Given { intent: vec![range.clone()], reports: vec![report()] };
     let ranges = Ranges {
         span: Span::only(node),
         parts: Parts::default(),
@@ -218,6 +222,20 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("repair", Message::Repair(Repair { entries: vec![entry()], next: Some(cursor) }).encode()),
         ("stored", Message::Stored(ActorKnown { actor: actor(), upto: 7, ahead: BTreeSet::from([9]) }).encode()),
         ("sketch", Message::Sketch(Sketch { hashes: vec![1, 70_000] }).encode()),
+        (
+            "told",
+            Message::Told(vec![Line::Writes { of, epoch: 300, upto: 7, beyond: 2 }, Line::Report { of, head }])
+                .encode(),
+        ),
+        (
+            "wanted",
+            Message::Wanted(vec![
+                Wish::Writes { of, epoch: 300, upto: 5, ahead: BTreeSet::from([7]) },
+                Wish::Report { of, head },
+            ])
+            .encode(),
+        ),
+        ("given", Message::Given(given).encode()),
         ("gone", Message::Gone(Gone { writes: vec![(entry().key, entry().version.dot)] }).encode()),
         ("record start", Record::Start(300).encode()),
         ("record entry", Record::Entry(entry()).encode()),

@@ -58,6 +58,11 @@ impl Context {
         self.clock.dots.iter().map(|(&actor, &counter)| (actor, counter))
     }
 
+    /// Returns the actors from `first` to `last`, in order.
+    pub(super) fn actors(&self, first: Actor, last: Actor) -> impl Iterator<Item = Actor> {
+        self.clock.dots.range(first..=last).map(|(&actor, _)| actor)
+    }
+
     /// Returns how many actors there are.
     pub fn len(&self) -> usize {
         self.clock.dots.len()

@@ -4,8 +4,10 @@
 //! anti-entropy answer vouches for all writes in it, overwritten ones included.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::{Actor, Context, Dot};
+use crate::id::NodeId;
 use crate::limits::PENDING_DOTS_MAX;
 use crate::mutation::{self, Mutation};
 
@@ -63,6 +65,23 @@ impl Vector {
         self.upto.iter()
     }
 
+    /// Returns the actors of one epoch of which anything is known, of the nodes from `first` to `last`, in order.
+    pub fn actors(&self, first: NodeId, last: NodeId, epoch: u64) -> Vec<Actor> {
+        let (first, last) = (Actor { node: first, epoch: 0 }, Actor { node: last, epoch: u64::MAX });
+        let mut actors: Vec<Actor> = self.upto.actors(first, last).filter(|actor| actor.epoch == epoch).collect();
+        for (actor, _) in self.pending.range(first..=last).filter(|(actor, _)| actor.epoch == epoch) {
+            if let Err(place) = actors.binary_search(actor) {
+                actors.insert(place, *actor);
+            }
+        }
+        actors
+    }
+
+    /// Returns the known writes of one actor beyond a hole, if there are any.
+    pub fn ahead(&self, actor: &Actor) -> Option<&BTreeSet<u64>> {
+        self.pending.get(actor)
+    }
+
     /// Returns the known writes beyond a hole, in order.
     pub fn pending(&self) -> impl Iterator<Item = (Actor, &BTreeSet<u64>)> {
         self.pending.iter().map(|(&actor, ahead)| (actor, ahead))
@@ -90,7 +109,6 @@ impl Vector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::NodeId;
 
     const A: Actor = Actor { node: NodeId([1; 32]), epoch: 1 };
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::news::{Line, Wish};
 use crate::crdt::{Actor, Dot};
 use crate::id::NodeId;
 use crate::intent::Entry;
@@ -38,6 +39,12 @@ pub enum Message {
     Gone(Gone),
     /// "This is what I have, as many hashes": tell me what you know where they differ; kind 10.
     Sketch(Sketch),
+    /// "I have heard of this": news in short; kind 11.
+    Told(Vec<Line>),
+    /// "I lack this": the answer to it; kind 12.
+    Wanted(Vec<Wish>),
+    /// What was wanted; kind 13.
+    Given(Given),
 }
 
 /// What a node has, as hashes.
@@ -144,6 +151,15 @@ pub struct Push {
     pub reports: Vec<ReportRange>,
 }
 
+/// News that the receiver has asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Writes.
+    pub intent: Vec<Range>,
+    /// Reports.
+    pub reports: Vec<ReportRange>,
+}
+
 /// Asks for every entry from a cursor on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairAsk {
@@ -190,6 +206,9 @@ impl Message {
             Self::Stored(body) => wire::seal(8, body),
             Self::Gone(body) => wire::seal(9, body),
             Self::Sketch(body) => wire::seal(10, body),
+            Self::Told(body) => wire::seal(11, body),
+            Self::Wanted(body) => wire::seal(12, body),
+            Self::Given(body) => wire::seal(13, body),
         };
         debug_assert!(message.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", message.len());
         message
@@ -209,6 +228,9 @@ impl Message {
             8 => Self::Stored(envelope.read()?),
             9 => Self::Gone(envelope.read()?),
             10 => Self::Sketch(envelope.read()?),
+            11 => Self::Told(envelope.read()?),
+            12 => Self::Wanted(envelope.read()?),
+            13 => Self::Given(envelope.read()?),
             _ => return Ok(None),
         }))
     }

@@ -24,15 +24,14 @@ struct Way {
 /// What this turn has to pass on.
 #[derive(Clone, Debug)]
 pub struct Rumours {
-    own: NodeId,
     random: Stream,
     waiting: BTreeMap<Way, (Vec<Entry>, Vec<ReportRange>)>,
 }
 
 impl Rumours {
     /// Makes an empty list.
-    pub fn new(own: NodeId, random: Stream) -> Self {
-        Self { own, random, waiting: BTreeMap::new() }
+    pub fn new(random: Stream) -> Self {
+        Self { random, waiting: BTreeMap::new() }
     }
 
     /// Adds an entry; `heard_from` is absent for this node's own.
@@ -52,16 +51,13 @@ impl Rumours {
         self.waiting.is_empty()
     }
 
-    /// Returns what to send to whom, of the members that are up, and forgets it.
+    /// Returns what to send to whom, of the other members that are up, and forgets it.
     pub fn flush(&mut self, up: &[NodeId]) -> Vec<(NodeId, Push)> {
         let mut sends = Vec::new();
         for (way, (entries, reports)) in core::mem::take(&mut self.waiting) {
-            let others: Vec<NodeId> = up
-                .iter()
-                .copied()
-                .filter(|node| *node != self.own && Some(*node) != way.heard_from && *node != way.author)
-                .collect();
-            let targets = self.random.choose(&others, FANOUT);
+            let mut targets = self.random.choose(up, FANOUT + 2);
+            targets.retain(|node| Some(*node) != way.heard_from && *node != way.author);
+            targets.truncate(FANOUT);
             let pushes = batches(way.hops, entries, reports);
             sends.extend(targets.iter().flat_map(|target| pushes.iter().map(|push| (*target, push.clone()))));
         }
@@ -69,11 +65,16 @@ impl Rumours {
     }
 }
 
-/// Returns how often news may be passed on among `nodes` nodes: enough to reach all of them, and twice more.
+/// Returns how often news may be passed on whole among `nodes` nodes. In a small shoal: enough to reach all of them, and
+/// twice more. In a larger one only as often as it hardly ever meets a node that has it; the rest hear of it in short.
 pub fn hops(nodes: usize) -> u8 {
-    let log2 = usize::BITS - nodes.leading_zeros();
-    u8::try_from(log2 + 2).unwrap_or(u8::MAX)
+    let hops =
+        if nodes <= NODES_WHOLE { nodes.checked_ilog2().unwrap_or_default() + 3 } else { nodes.ilog(FANOUT) - 2 };
+    u8::try_from(hops.max(1)).unwrap_or(u8::MAX)
 }
+
+/// Among so many nodes everything is pushed whole.
+const NODES_WHOLE: usize = 8;
 
 /// Cuts what is to be pushed into messages.
 fn batches(hops: u8, entries: Vec<Entry>, reports: Vec<ReportRange>) -> Vec<Push> {

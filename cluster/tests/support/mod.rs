@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::service::{ImageRef, ServiceSpec, TaskSpec};
+use shoal_cluster::limits::MESSAGE_BYTES_MAX;
 use shoal_cluster::membership::member::{NodeMeta, Role};
 use shoal_cluster::seed::Stream;
 use shoal_cluster::{
     Action, Cluster, Command, CommandError, Config, Event, Input, Instant, NodeId, Now, Receipt, TaskCommand,
-    TaskEvent, TaskId, TaskOrder,
+    TaskEvent, TaskId, TaskOrder, wire,
 };
 
 /// Wall clock at the start of the world.
@@ -30,10 +31,14 @@ pub struct World {
     random: Stream,
     /// Messages in a thousand that are lost.
     pub loss_permille: u64,
+    /// Messages of these kinds are lost.
+    pub lost_kinds: BTreeSet<u16>,
     /// Bytes of messages sent, by node.
     pub sent_bytes: Vec<u64>,
     /// Every message ever sent.
     pub messages: Vec<Vec<u8>>,
+    /// From whom to whom each of them went.
+    pub ways: Vec<(NodeId, NodeId)>,
     /// Changes the knobs of each node that starts.
     tune: fn(&mut Config),
 }
@@ -93,8 +98,10 @@ impl World {
             queued: 0,
             random: Stream::new(&[7; 32], "world"),
             loss_permille: 0,
+            lost_kinds: BTreeSet::new(),
             sent_bytes: vec![0; count],
             messages: Vec::new(),
+            ways: Vec::new(),
             tune,
         };
         for number in 0..count {
@@ -217,7 +224,9 @@ impl World {
     fn send(&mut self, number: usize, to: NodeId, message: Vec<u8>) {
         self.sent_bytes[number] += message.len() as u64;
         self.messages.push(message.clone());
-        let lost = self.random.below(1_000) < self.loss_permille;
+        self.ways.push((self.nodes[number].id, to));
+        let kind = wire::open(&message, MESSAGE_BYTES_MAX).unwrap().kind;
+        let lost = self.random.below(1_000) < self.loss_permille || self.lost_kinds.contains(&kind);
         let target = self.nodes.iter().position(|node| node.id == to && node.core.is_some());
         if let Some(target) = target.filter(|_| !lost) {
             let from = self.nodes[number].id;
