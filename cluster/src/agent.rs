@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use crate::clock::{Instant, Now};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::Intent;
+use crate::intent::service::container::VolumeName;
 use crate::io::{Event, TaskCommand, TaskEvent, TaskOrder};
 use crate::membership::Membership;
 use crate::plan::Plan;
@@ -59,6 +60,8 @@ pub enum AgentAction {
     Retract(TaskId),
     /// Claim the IPv4 block with this number for this node.
     ClaimBlock(u16),
+    /// Claim this volume for this node: the task that is started next makes it.
+    ClaimVolume(VolumeName),
     /// Tell operators.
     Notify(Event),
 }

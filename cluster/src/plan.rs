@@ -11,6 +11,7 @@ pub mod placement;
 pub mod routes;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod volumes;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;

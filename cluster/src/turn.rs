@@ -167,6 +167,10 @@ impl Cluster {
                     let entry = self.intent.claim_block(self.now.wall_ms, number);
                     self.publish(entry);
                 }
+                AgentAction::ClaimVolume(name) => {
+                    let entry = self.intent.claim_volume(self.now.wall_ms, &name);
+                    self.publish(entry);
+                }
                 AgentAction::Notify(event) => self.notify(event),
             }
         }

@@ -7,6 +7,7 @@
 //! containers only whether one could be made as a spec says.
 
 mod body;
+mod bonds;
 mod conflicts;
 mod containers;
 mod distribution;
@@ -32,6 +33,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod volumes;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,7 @@ use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::executor::health::HealthBoard;
+use crate::volumes::Volumes;
 
 pub use socket::{ApiSocket, SocketError};
 pub use spec::of_models;
@@ -70,6 +73,8 @@ pub struct NodeHandle {
     pub about: Arc<About>,
     /// What is known of the health of this node's tasks.
     pub health: Arc<HealthBoard>,
+    /// This node's volumes.
+    pub volumes: Arc<Volumes>,
     /// This node's images.
     pub images: Arc<ImageStore>,
     /// Told each time the API has changed which images there are.

@@ -16,6 +16,7 @@ mod status;
 mod table;
 pub mod up;
 mod version;
+mod volume;
 pub mod words;
 
 use std::path::PathBuf;
@@ -76,6 +77,9 @@ pub enum ClientCommand {
     /// Create, scale, update and remove services.
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// List, create and remove the volumes of a node.
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// List, inspect and update nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -130,6 +134,7 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
     match command {
         ClientCommand::Image(command) => image::run(command, &client, &mut output).await,
         ClientCommand::Service(command) => service::run(command, &client, &mut output).await,
+        ClientCommand::Volume(command) => volume::run(command, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
         ClientCommand::Conflicts(args) => conflicts::run(&args, &client, &mut output).await,
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,

@@ -31,6 +31,7 @@ use crate::images::{self, ImageSources, Images};
 use crate::levels::{self, Edges};
 use crate::store::{DataDirectory, Store};
 use crate::transport::Transport;
+use crate::volumes::Volumes;
 use crate::{host, telemetry};
 
 /// Commands of operators that may wait for the driver.
@@ -156,6 +157,8 @@ impl Node {
         tokio::spawn(images::ahead::run(Arc::clone(&images), args.image_high_water));
         let health = HealthBoard::open(data.join("health")).context("cannot open the notes on health")?;
         let health = Arc::new(health);
+        let volumes = Volumes::open(data.join("volumes")).context("cannot open the volumes")?;
+        let volumes = Arc::new(volumes);
         let host = Arc::new(Host {
             node_name: identity.name().to_owned(),
             cgroup_parent: format!("shoal/{own}"),
@@ -163,6 +166,7 @@ impl Node {
             overlay: Arc::clone(&overlay),
             images: Arc::clone(&images),
             dns: Arc::clone(&dns),
+            volumes: Arc::clone(&volumes),
             health: Arc::clone(&health),
             views: views.clone(),
             events: task_events,
@@ -179,7 +183,7 @@ impl Node {
         let inputs = Inputs { transport: events, tasks: happened, images: listed, commands: requests };
         let driver = tokio::sync::Mutex::new(tokio::spawn(driver.run(inputs)));
         let about = about(args, &identity, advertised, dns_addresses, transport)?;
-        let handle = handle(views, commands, about, &images, health);
+        let handle = handle(views, commands, about, &images, health, volumes);
         Ok(Self { handle, host, driver })
     }
 
@@ -321,6 +325,7 @@ fn handle(
     about: About,
     images: &Arc<Images>,
     health: Arc<HealthBoard>,
+    volumes: Arc<Volumes>,
 ) -> NodeHandle {
     let images_changed = Arc::new(Notify::new());
     let (changed, publishing) = (Arc::clone(&images_changed), Arc::clone(images));
@@ -334,6 +339,7 @@ fn handle(
         views,
         commands,
         about: Arc::new(about),
+        volumes,
         health,
         images: Arc::clone(images.store()),
         images_changed,

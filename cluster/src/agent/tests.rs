@@ -110,6 +110,9 @@ impl World {
             AgentAction::ClaimBlock(number) => {
                 self.intent.claim_block(1, number);
             }
+            AgentAction::ClaimVolume(name) => {
+                self.intent.claim_volume(1, &name);
+            }
             AgentAction::Notify(event) => self.events.push(event),
             AgentAction::Task(TaskCommand::Start(order)) => {
                 self.started.push(order.clone());

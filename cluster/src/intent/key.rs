@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
+use super::service::container::VolumeName;
 use crate::id::NodeId;
 use crate::limits::KEY_BYTES_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
@@ -26,6 +27,8 @@ pub enum Kind {
     Service,
     /// An IPv4 block of the overlay; the name is its number, the value the node that claims it.
     Block,
+    /// Where a volume lives; the name is the volume's, the value the node that has it and wrote this.
+    Volume,
     /// What operators want of a node; the name is the node's id as it is shown, the value a [`super::node::NodeIntent`].
     Node,
 }
@@ -37,6 +40,7 @@ impl Kind {
             Self::Service => 1,
             Self::Block => 2,
             Self::Node => 3,
+            Self::Volume => 4,
         }
     }
 }
@@ -52,6 +56,11 @@ impl Key {
         Self { kind: Kind::Block.number(), name: format!("{number:05}") }
     }
 
+    /// Returns the key of where a volume lives.
+    pub fn volume(name: &VolumeName) -> Self {
+        Self { kind: Kind::Volume.number(), name: name.to_string() }
+    }
+
     /// Returns the key of what operators want of a node.
     pub fn node(node: &NodeId) -> Self {
         Self { kind: Kind::Node.number(), name: node.to_string() }
@@ -59,7 +68,7 @@ impl Key {
 
     /// Returns the kind, if this code understands it.
     pub fn kind(&self) -> Option<Kind> {
-        [Kind::Service, Kind::Block, Kind::Node].into_iter().find(|kind| kind.number() == self.kind)
+        [Kind::Service, Kind::Block, Kind::Node, Kind::Volume].into_iter().find(|kind| kind.number() == self.kind)
     }
 
     /// Returns the number of the block that this key names, if it names one in the one valid form.

@@ -6,6 +6,7 @@ use alloc::string::String;
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
 use super::service::Service;
+use super::service::container::VolumeName;
 use crate::crdt::{Register, Version};
 use crate::hash;
 use crate::id::{NodeId, ServiceId};
@@ -22,6 +23,7 @@ pub(super) struct Served {
     /// The numbers of the blocks that each node holds.
     held: BTreeMap<NodeId, BTreeSet<u16>>,
     nodes: BTreeMap<NodeId, NodeIntent>,
+    volumes: BTreeMap<VolumeName, NodeId>,
 }
 
 impl Served {
@@ -53,12 +55,17 @@ impl Served {
         &self.nodes
     }
 
+    pub(super) fn volumes(&self) -> &BTreeMap<VolumeName, NodeId> {
+        &self.volumes
+    }
+
     /// Follows a change of one register.
     pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
         match key.kind() {
             Some(Kind::Service) => self.refresh_service(&key.name, register),
             Some(Kind::Block) => self.refresh_block(key, register),
             Some(Kind::Node) => self.refresh_node(key, register),
+            Some(Kind::Volume) => self.refresh_volume(key, register),
             None => {}
         }
     }
@@ -83,6 +90,15 @@ impl Served {
         if let Some(intent) = register.winner().and_then(|version| node_of(key, version)) {
             self.nodes.insert(intent.node, intent);
         }
+    }
+
+    /// Of two claims at the same time the later counts, as of services: there is data behind both.
+    fn refresh_volume(&mut self, key: &Key, register: &Register) {
+        let Ok(name) = VolumeName::new(&key.name) else { return };
+        match register.winner().and_then(claimant_of) {
+            Some(node) => self.volumes.insert(name, node),
+            None => self.volumes.remove(&name),
+        };
     }
 
     fn refresh_block(&mut self, key: &Key, register: &Register) {

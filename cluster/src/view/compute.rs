@@ -38,6 +38,8 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         services: sources.intent.services().cloned().collect(),
         nodes: sources.intent.nodes().clone(),
         globals: globals(sources),
+        volumes: sources.intent.volumes().clone(),
+        bonds: plan::volumes::bonds(sources.intent),
         inputs: Arc::clone(sources.plan.inputs()),
         tasks: tasks(sources),
         images: images(sources),

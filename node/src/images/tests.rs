@@ -98,6 +98,8 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         services: vec![service],
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        bonds: BTreeMap::new(),
         inputs: Arc::new(inputs),
         tasks: placed.iter().map(|((_, slot), on)| task(slot, on)).collect(),
         images,
