@@ -71,6 +71,14 @@ const IN_LAB: &[(&str, InLab)] = &[
     ),
     ("the_end_of_a_task_is_told_truly", options::the_end_of_a_task_is_told_truly),
     (
+        "a_volume_keeps_its_data_and_its_tasks_wait_for_its_node",
+        options::a_volume_keeps_its_data_and_its_tasks_wait_for_its_node,
+    ),
+    (
+        "dockers_client_manages_the_volumes_of_the_node_it_asks",
+        options::dockers_client_manages_the_volumes_of_the_node_it_asks,
+    ),
+    (
         "what_two_halves_wrote_is_shown_until_someone_writes_again",
         bad_days::what_two_halves_wrote_is_shown_until_someone_writes_again,
     ),

@@ -34,7 +34,7 @@ fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {
     let check = json!({ "Test": ["CMD-SHELL", "test -e /out/ok"], "Interval": 300_000_000, "Retries": 2 });
     for (image, config) in [(TOOLS, json!({})), (CHECKED, json!({ "Healthcheck": check }))] {
         let archive = tools::archive(&directory, image, &config)?;
-        lab.ok(&format!("image load --input {}", archive.display()))?;
+        lab.ok(&format!("image load {}", archive.display()))?;
     }
     Ok(directory)
 }
@@ -258,4 +258,99 @@ pub(crate) fn the_end_of_a_task_is_told_truly(lab: &mut Lab) -> Result<()> {
         lab.ok(&format!("service rm {name}"))?;
     }
     Ok(())
+}
+
+pub(crate) fn a_volume_keeps_its_data_and_its_tasks_wait_for_its_node(lab: &mut Lab) -> Result<()> {
+    let out = directory(lab, "volumes")?;
+    let bind = format!("type=bind,source={},target=/out", out.display());
+    script(&out, "cat /data/seed /data/kept > /out/found 2>/dev/null; echo kept >> /data/kept; exec sleep 600\n")?;
+    let volume = "type=volume,source=store,target=/data,volume-label=tier=one";
+    let placed = "--constraint node.hostname!=node1 --replicas 1";
+    lab.ok(&format!(
+        "service create --detach --name store {placed} --mount {volume} --mount {bind} {TOOLS} /bin/sh /out/run"
+    ))?;
+    lab.settle("store", 1)?;
+    ensure!(written(&out.join("found"))? == "from the image\n", "{}", written(&out.join("found"))?);
+    let first = lab.nodes[0].running("store")?[0].clone();
+    let holder = lab.nodes[1..].iter().find(|node| volumes(node).is_ok_and(|names| names == ["store"])).cloned();
+    let holder = holder.context("no node has the volume")?;
+
+    // A replacement finds what its predecessor left.
+    lab.ok("service update --detach --force store")?;
+    until("a replacement runs", || {
+        let running = lab.nodes[0].running("store")?;
+        ensure!(running.len() == 1 && running[0]["ID"] != first["ID"], "{running:#?}");
+        ensure!(fs::read_to_string(out.join("found"))? == "from the image\nkept\n");
+        Ok(())
+    })?;
+    // All further slots are where the volume is.
+    lab.ok("service scale --detach store=3")?;
+    lab.settle("store", 3)?;
+    let nodes: Vec<Value> = lab.nodes[0].running("store")?.iter().map(|task| task["NodeID"].clone()).collect();
+    ensure!(nodes.iter().all(|node| *node == nodes[0]), "{nodes:?}");
+    lab.ok("service scale --detach store=1")?;
+    lab.settle("store", 1)?;
+
+    let said = text(&holder.command("volume rm store")?);
+    ensure!(said.contains("in use"), "{said}");
+    let said = lab.fails("volume rm --force store")?;
+    ensure!(said.contains("in use") || said.contains("lives on node"), "{said}");
+
+    lab.ok(&format!("node update --availability drain {}", holder.name))?;
+    let waits = format!("waits for volume store on node {}, which is drained", holder.name);
+    until("its task waits for the volume", || {
+        let said = lab.ok("service ps --no-trunc store")?;
+        ensure!(said.contains(&waits), "{said}");
+        let why = lab.ok("why store.1")?;
+        ensure!(why.contains(&waits), "{why}");
+        ensure!(lab.nodes[0].running("store")?.is_empty(), "it runs elsewhere");
+        Ok(())
+    })?;
+    lab.ok(&format!("node update --availability active {}", holder.name))?;
+    lab.settle("store", 1)?;
+    ensure!(fs::read_to_string(out.join("found"))?.starts_with("from the image\nkept\nkept\n"));
+
+    lab.ok("service rm store")?;
+    until("nothing runs", || {
+        ensure!(tasks(&lab.nodes[0], "store").is_err() || lab.nodes[0].running("store")?.is_empty());
+        Ok(())
+    })?;
+    let inspected = text(&holder.command("volume inspect store")?);
+    ensure!(inspected.contains("\"tier\": \"one\"") && inspected.contains("_data"), "{inspected}");
+    until("the volume goes", || {
+        let output = holder.command("volume prune --all")?;
+        ensure!(output.status.success() && volumes(&holder)?.is_empty(), "{}", text(&output));
+        Ok(())
+    })
+}
+
+fn volumes(node: &Node) -> Result<Vec<String>> {
+    let output = node.command("volume ls --quiet")?;
+    ensure!(output.status.success(), "{}", text(&output));
+    Ok(text(&output).lines().map(str::to_owned).collect())
+}
+
+pub(crate) fn dockers_client_manages_the_volumes_of_the_node_it_asks(lab: &mut Lab) -> Result<()> {
+    if !has_docker() {
+        return skip("the docker client is not installed");
+    }
+    let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
+    docker(one, &["volume", "create", "--label", "a=b", "mine"])?;
+    ensure!(docker(one, &["volume", "ls", "--quiet"])?.trim() == "mine");
+    ensure!(docker(one, &["volume", "inspect", "mine"])?.contains("/volumes/mine/_data"));
+    until("the other node knows of it", || {
+        let output = two.command("volume create mine")?;
+        let said = text(&output);
+        ensure!(!output.status.success() && said.contains("lives on node"), "{said}");
+        Ok(())
+    })?;
+    // A service that mounts it runs there, whichever node would be its first choice.
+    lab.ok("service create --detach --name near --mount source=mine,target=/mine whoami:latest")?;
+    lab.settle("near", 1)?;
+    let (_, info) = one.api("GET", "/info", b"")?;
+    ensure!(one.running("near")?[0]["NodeID"] == info["Swarm"]["NodeID"]);
+    lab.ok("service rm near")?;
+    until("it is not used any more", || docker(one, &["volume", "rm", "mine"]))?;
+    ensure!(docker(one, &["volume", "ls", "--quiet"])?.trim().is_empty());
+    docker(one, &["volume", "prune", "--force"]).map(drop)
 }

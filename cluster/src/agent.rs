@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 use crate::clock::{Instant, Now};
 use crate::id::{Leg, NodeId, ServiceId, TaskId};
 use crate::intent::Intent;
+use crate::intent::service::container::VolumeName;
 use crate::io::{Event, TaskCommand, TaskEvent, TaskOrder};
 use crate::membership::Membership;
 use crate::plan::Plan;
@@ -67,6 +68,8 @@ pub enum AgentAction {
     ClaimBlock(u16),
     /// Ask this node whether it stands by what it reported before it came up: a task here ends once it does.
     Await(NodeId),
+    /// Claim this volume for this node: the task that is started next makes it.
+    ClaimVolume(VolumeName),
     /// Tell operators.
     Notify(Event),
 }

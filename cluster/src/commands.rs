@@ -6,7 +6,8 @@ use crate::Cluster;
 use crate::id::{NodeId, RolloutId, ServiceId};
 use crate::intent::key::Key;
 use crate::intent::node::{NodeIntent, NodeSpec};
-use crate::intent::service::{Service, ServiceSpec};
+use crate::intent::service::container::VolumeName;
+use crate::intent::service::{Mode, Service, ServiceSpec};
 use crate::intent::update::{Rollout, Verdict};
 use crate::io::{Command, CommandError, Receipt};
 use crate::limits::SERVICES_MAX;
@@ -20,6 +21,8 @@ impl Cluster {
             Command::RollbackService { id, version, to } => self.rollback_service(&id, version, to),
             Command::RemoveService(id) => self.remove_service(&id),
             Command::UpdateNode { node, version, spec } => self.update_node(node, version, spec),
+            Command::ClaimVolume(name) => self.claim_volume(&name),
+            Command::ReleaseVolume(name) => self.release_volume(&name),
             Command::Leave => {
                 self.membership.leave(self.now.mono);
                 Ok(Receipt::Done)
@@ -135,6 +138,37 @@ impl Cluster {
         let intent = NodeIntent { node, version: present.saturating_add(1), spec };
         let entry = self.intent.write_node(self.now.wall_ms, &intent);
         self.publish(entry);
+        Ok(Receipt::Done)
+    }
+
+    fn claim_volume(&mut self, name: &VolumeName) -> Result<Receipt, CommandError> {
+        match self.intent.volumes().get(name) {
+            Some(node) if *node != self.own => {
+                return Err(CommandError::VolumeElsewhere { volume: name.clone(), node: *node });
+            }
+            Some(_) => {}
+            None => {
+                let entry = self.intent.claim_volume(self.now.wall_ms, name);
+                self.publish(entry);
+            }
+        }
+        Ok(Receipt::Done)
+    }
+
+    fn release_volume(&mut self, name: &VolumeName) -> Result<Receipt, CommandError> {
+        let mounts = |service: &&Service| {
+            service.spec.mode == Mode::Replicated
+                && service.spec.task.container.volumes().any(|mounted| mounted == name)
+        };
+        // With its node given up, the service is to make it anew: only whose node is up is in use.
+        let in_use = self.intent.volumes().get(name).is_some_and(|node| self.membership.is_up(node));
+        if in_use && let Some(service) = self.intent.services().find(mounts) {
+            return Err(CommandError::VolumeInUse { volume: name.clone(), service: service.spec.name.clone() });
+        }
+        if self.intent.volumes().contains_key(name) {
+            let entry = self.intent.release_volume(self.now.wall_ms, name);
+            self.publish(entry);
+        }
         Ok(Receipt::Done)
     }
 

@@ -32,6 +32,7 @@ use self::name::Name;
 use self::node::NodeIntent;
 use self::served::Served;
 use self::service::Service;
+use self::service::container::VolumeName;
 use crate::clock::HybridClock;
 use crate::crdt::{Actor, Context, Dot, Register, Vector, Version};
 use crate::id::{NodeId, ServiceId};
@@ -145,6 +146,11 @@ impl Intent {
         self.served.nodes()
     }
 
+    /// Returns which node each named volume lives on, as the nodes that made them said.
+    pub fn volumes(&self) -> &BTreeMap<VolumeName, NodeId> {
+        self.served.volumes()
+    }
+
     /// Returns a digest of all surviving versions with a value: equal if and only if they are.
     pub fn digest(&self) -> [u8; 32] {
         self.sum.digest()
@@ -155,7 +161,8 @@ impl Intent {
         self.changes
     }
 
-    /// Returns a number that grows with each change of what operators want of services and nodes.
+    /// Returns a number that grows with each change of what operators want of services and nodes, and of where volumes
+    /// live.
     pub fn declared(&self) -> u64 {
         self.declared
     }
@@ -230,6 +237,16 @@ impl Intent {
     /// Claims the IPv4 block with this number for this node.
     pub fn claim_block(&mut self, wall_ms: u64, number: u16) -> Entry {
         self.write(wall_ms, Key::block(number), Some(wire::encode(&self.actor.node)))
+    }
+
+    /// Claims a volume for this node.
+    pub fn claim_volume(&mut self, wall_ms: u64, name: &VolumeName) -> Entry {
+        self.write(wall_ms, Key::volume(name), Some(wire::encode(&self.actor.node)))
+    }
+
+    /// Writes a tombstone over the claim of a volume.
+    pub fn release_volume(&mut self, wall_ms: u64, name: &VolumeName) -> Entry {
+        self.write(wall_ms, Key::volume(name), None)
     }
 
     /// Takes in an entry that came alone, in any order.
@@ -371,7 +388,7 @@ impl Intent {
         self.graves.refresh(key, register);
         self.changes += 1;
         match key.kind() {
-            Some(Kind::Service | Kind::Node) => self.declared += 1,
+            Some(Kind::Service | Kind::Node | Kind::Volume) => self.declared += 1,
             Some(Kind::Block) => self.claims += 1,
             Some(Kind::Verdict) => self.verdicts += 1,
             None => {}

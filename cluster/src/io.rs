@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::name::Name;
 use crate::intent::node::{NodeSpec, NodeSpecError};
+use crate::intent::service::container::VolumeName;
 use crate::intent::service::{ServiceSpec, SpecError, TaskSpec};
 use crate::plan::addresses::Addresses;
 
@@ -146,6 +147,10 @@ pub enum Command {
         /// The new spec.
         spec: NodeSpec,
     },
+    /// Say that a volume lives on this node, which then makes it.
+    ClaimVolume(VolumeName),
+    /// Forget where a volume lives: it was removed, or its node is given up.
+    ReleaseVolume(VolumeName),
     /// Say goodbye to the others: this node's tasks move away at once. The caller stops it afterwards.
     Leave,
 }
@@ -203,6 +208,22 @@ pub enum CommandError {
         named: u64,
         /// What it is.
         present: u64,
+    },
+    /// The volume lives on another node.
+    #[error("volume {volume} lives on node {node} already: use it there, or remove it first")]
+    VolumeElsewhere {
+        /// Which.
+        volume: VolumeName,
+        /// Where.
+        node: NodeId,
+    },
+    /// A service mounts the volume.
+    #[error("volume {volume} is in use by service {service}: remove the service, or its mount, first")]
+    VolumeInUse {
+        /// Which.
+        volume: VolumeName,
+        /// Whose.
+        service: Name,
     },
     /// What is wanted of the node cannot be accepted.
     #[error(transparent)]

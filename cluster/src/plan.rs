@@ -12,6 +12,7 @@ pub mod rollout;
 pub mod routes;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod volumes;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;

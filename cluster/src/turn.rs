@@ -206,6 +206,10 @@ impl Cluster {
                     self.publish(entry);
                 }
                 AgentAction::Await(node) => self.rounds.hurry(node),
+                AgentAction::ClaimVolume(name) => {
+                    let entry = self.intent.claim_volume(self.now.wall_ms, &name);
+                    self.publish(entry);
+                }
                 AgentAction::Notify(event) => self.notify(event),
             }
         }

@@ -11,12 +11,14 @@ use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::conflict::Conflict;
 use crate::intent::node::NodeIntent;
 use crate::intent::service::Service;
+use crate::intent::service::container::VolumeName;
 use crate::intent::update::Verdict;
 use crate::membership::member::Member;
 use crate::plan::addresses::Block;
 use crate::plan::names::Names;
 use crate::plan::placement::Inputs;
 use crate::plan::routes::Routes;
+use crate::plan::volumes::Bond;
 use crate::reports::task::TaskReport;
 
 /// All that the edge may read.
@@ -36,6 +38,10 @@ pub struct Views {
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// Of each global service, the node of each slot: its slots have numbers that stand for nodes.
     pub globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>>,
+    /// Which node each named volume lives on.
+    pub volumes: BTreeMap<VolumeName, NodeId>,
+    /// How services are bound by their volumes; those that are not are left out.
+    pub bonds: BTreeMap<ServiceId, Bond>,
     /// What placement was computed from: all that a forecast needs.
     pub inputs: Arc<Inputs>,
     /// Every task that any node reports or the plan wants, in order of service, slot, newest first.

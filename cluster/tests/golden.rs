@@ -15,6 +15,8 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec};
 use shoal_cluster::intent::range::Range;
+use shoal_cluster::intent::service::container::{Host, Log, Mount, MountSource, Ulimit, VolumeName};
+use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
 use shoal_cluster::intent::service::{ImageRef, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::intent::update::{Ended, FailureAction, Kept, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
 use shoal_cluster::membership::MembershipMessage;
@@ -48,6 +50,12 @@ fn service() -> Service {
     let mut task = TaskSpec::new(ImageRef { reference: "web:1".into(), digest: Some("sha256:ab".into()) });
     task.args = vec!["-v".into()];
     task.env = vec!["A=1".into()];
+    let source = MountSource::Volume { name: VolumeName::new("data").ok(), no_copy: true, labels: BTreeMap::new() };
+    task.container.mounts = vec![Mount { target: "/data".into(), read_only: false, source }];
+    task.container.hosts = vec![Host { address: [10, 9, 8, 7].into(), names: vec!["db".into()] }];
+    task.container.ulimits = vec![Ulimit { name: "nofile".into(), soft: 1024, hard: -1 }];
+    task.container.log = Some(Log { file_bytes_max: Some(1 << 20), files_max: None });
+    task.health = Some(HealthCheck::new(HealthTest::Http { port: 8080, path: "/".into() }));
     let mut spec = ServiceSpec::new(Name::new("Web").unwrap(), 3, task);
     spec.labels = BTreeMap::from([("k".into(), "v".into())]);
     spec.reserved = Reserved { nano_cpus: 500_000_000, memory_bytes: 1 << 20 };
@@ -246,6 +254,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("service", wire::encode(&service())),
         ("node intent", wire::encode(&node_intent())),
         ("verdict", wire::encode(&ruling())),
+        ("volume claim", wire::encode(&(Key::volume(&VolumeName::new("Data").unwrap()), NodeId([0x11; 32])))),
         ("block claim", wire::encode(&NodeId([0x11; 32]))),
     ]
 }

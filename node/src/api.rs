@@ -7,6 +7,7 @@
 //! containers only whether one could be made as a spec says.
 
 mod body;
+mod bonds;
 mod conflicts;
 mod containers;
 mod distribution;
@@ -36,6 +37,7 @@ mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod time;
+pub mod volumes;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,6 +55,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::executor::health::HealthBoard;
 use crate::reach::Reach;
+use crate::volumes::Volumes;
 
 pub use events::{Events, watch as watch_events};
 pub use exec::Instances as Execs;
@@ -77,6 +80,8 @@ pub struct NodeHandle {
     pub about: Arc<About>,
     /// What is known of the health of this node's tasks.
     pub health: Arc<HealthBoard>,
+    /// This node's volumes.
+    pub volumes: Arc<Volumes>,
     /// This node's images.
     pub images: Arc<ImageStore>,
     /// Told each time the API has changed which images there are.

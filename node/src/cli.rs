@@ -21,6 +21,7 @@ mod status;
 mod table;
 pub mod up;
 mod version;
+mod volume;
 pub mod words;
 
 use std::path::PathBuf;
@@ -98,6 +99,9 @@ pub enum ClientCommand {
     Stats(stats::StatsArgs),
     /// Show what happens to containers, images, services and nodes, as it happens.
     Events(events::EventsArgs),
+    /// List, create and remove the volumes of a node.
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// List, inspect and update nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -156,6 +160,7 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
         ClientCommand::Exec(args) => exec::run(args, &client).await,
         ClientCommand::Stats(args) => stats::run(&args, &client, &mut output).await,
         ClientCommand::Events(args) => events::run(&args, &client, &mut output).await,
+        ClientCommand::Volume(command) => volume::run(command, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
         ClientCommand::Conflicts(args) => conflicts::run(&args, &client, &mut output).await,
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,

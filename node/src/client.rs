@@ -179,6 +179,14 @@ impl Client {
         upgraded.map(TokioIo::new).map_err(|error| self.answer(error.into()))
     }
 
+    /// Deletes what lies at this path, and expects no answer but that it is done.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn discard(&self, path: &str) -> Result<(), ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let answer = self.send(method, path, body, None).await?;
         let status = answer.status();

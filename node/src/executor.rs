@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_cluster::intent::service::container::MountSource;
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
 use shoal_dns::DnsServer;
 use shoal_overlay::Overlay;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::health::HealthBoard;
 pub use self::options::check;
 use crate::images::{Images, chain};
+use crate::volumes::Volumes;
 
 /// The label under which a container keeps the [`TaskOrder`] that it was made for.
 pub(crate) const ORDER_LABEL: &str = "shoal.order";
@@ -41,6 +43,8 @@ pub struct Host {
     pub images: Arc<Images>,
     /// Answers the tasks' questions.
     pub dns: Arc<DnsServer>,
+    /// Volumes.
+    pub volumes: Arc<Volumes>,
     /// What is known of the tasks' health.
     pub health: Arc<HealthBoard>,
     /// The present views.
@@ -107,6 +111,9 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
             }
         }
     }
+    let ids: Vec<TaskId> = orders.iter().map(|(order, _)| order.id).collect();
+    host.volumes.retain_of_tasks(&ids);
+    host.health.retain(&ids);
     let keep: BTreeSet<String> = orders.iter().map(|(order, _)| order.id.to_string()).collect();
     if let Err(error) = host.overlay.retain(keep).await {
         tracing::warn!(error = chain(&error), "cannot remove the links of old tasks");
@@ -117,17 +124,20 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
             tracing::warn!(task = %order.id, error = chain(&error), "cannot repair the link of a task");
         }
         set_resolvers(host, order);
+    }
+    let orders: Vec<TaskOrder> = orders.into_iter().map(|(order, _)| order).collect();
+    let (running, starting) = orders.iter().cloned().partition(|order| runs_already(host, order));
+    // Before anything else is said of them: the agent ends what it does not know.
+    host.tell(TaskEvent::Recovered { running, starting });
+    for order in orders {
         let stop = CancellationToken::new();
         jobs.insert(order.id, stop.clone());
-        let (host, order) = (Arc::clone(host), order.clone());
+        let host = Arc::clone(host);
         tokio::spawn(async move {
             let _held = host.images.hold(&order.spec.image);
             finish(&host, &order, &stop).await;
         });
     }
-    let orders = orders.into_iter().map(|(order, _)| order);
-    let (running, starting) = orders.partition(|order| runs_already(host, order));
-    host.tell(TaskEvent::Recovered { running, starting });
     jobs
 }
 
@@ -165,6 +175,7 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
     spec::take_defaults(order, &image);
     set_resolvers(host, order);
     let dns = host.views.borrow().routes.own.node();
+    make_volumes(host, order).await?;
     let mut spec = spec::container(host, order, &image.config, layers, dns);
     let label = serde_json::to_string(order).map_err(|error| told(&error))?;
     spec.labels.insert(ORDER_LABEL.to_owned(), label);
@@ -172,6 +183,20 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
     let created = host.runtime.create(&spec).await.map_err(failed)?;
     host.overlay.attach(&key, created.pid, order.addresses).await.map_err(|error| told(&error))?;
     host.runtime.start(&key).await.map_err(failed)
+}
+
+/// Makes the volumes that a task mounts and that are not there yet.
+async fn make_volumes(host: &Host, order: &TaskOrder) -> Result<(), (Option<i32>, String)> {
+    let (volumes, id, mounts) = (Arc::clone(&host.volumes), order.id, order.spec.container.mounts.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        mounts.iter().enumerate().try_for_each(|(number, mount)| match &mount.source {
+            MountSource::Volume { name: Some(name), labels, .. } => volumes.ensure(name, labels).map(drop),
+            MountSource::Volume { name: None, .. } => volumes.ensure_of_task(&id, number).map(drop),
+            MountSource::Bind(_) | MountSource::Tmpfs { .. } => Ok(()),
+        })
+    });
+    let made = made.await.map_err(|error| (None, chain(&error)))?;
+    made.map_err(|error| (None, chain(&error)))
 }
 
 /// Tells whether a task that outlived the node's last run counts as running.
@@ -242,6 +267,10 @@ async fn remove(host: &Host, id: TaskId) {
         tracing::warn!(task = key, error = chain(&error), "cannot remove a container");
     }
     host.health.forget(&id);
+    let volumes = Arc::clone(&host.volumes);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || volumes.remove_of_task(&id)).await {
+        tracing::warn!(task = key, error = chain(&error), "cannot remove a task's own volumes");
+    }
 }
 
 /// Ends all tasks of this node, side by side: the node stops.

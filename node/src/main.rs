@@ -19,6 +19,7 @@ mod store;
 mod telemetry;
 mod transport;
 mod up;
+mod volumes;
 mod whoami;
 
 use std::process::ExitCode;

@@ -32,6 +32,7 @@ use crate::levels::{self, Edges};
 use crate::reach::{self, Reach, Tasks};
 use crate::store::{DataDirectory, Store};
 use crate::transport::Transport;
+use crate::volumes::Volumes;
 use crate::{host, telemetry};
 
 /// Commands of operators that may wait for the driver.
@@ -157,6 +158,8 @@ impl Node {
         tokio::spawn(images::ahead::run(Arc::clone(&images), args.image_high_water));
         let health = HealthBoard::open(data.join("health")).context("cannot open the notes on health")?;
         let health = Arc::new(health);
+        let volumes = Volumes::open(data.join("volumes")).context("cannot open the volumes")?;
+        let volumes = Arc::new(volumes);
         let host = Arc::new(Host {
             node_name: identity.name().to_owned(),
             cgroup_parent: format!("shoal/{own}"),
@@ -164,6 +167,7 @@ impl Node {
             overlay: Arc::clone(&overlay),
             images: Arc::clone(&images),
             dns: Arc::clone(&dns),
+            volumes: Arc::clone(&volumes),
             health: Arc::clone(&health),
             views: views.clone(),
             events: task_events,
@@ -183,7 +187,7 @@ impl Node {
         let inputs = Inputs { transport: events, tasks: happened, images: listed, commands: requests };
         let driver = tokio::sync::Mutex::new(tokio::spawn(driver.run(inputs)));
         let about = about(args, &identity, advertised, dns_addresses, transport)?;
-        let handle = handle(views, commands, about, &images, health, reach);
+        let handle = handle(views, commands, about, &images, health, volumes, reach);
         let events = Arc::clone(&handle.events);
         tokio::spawn(api::watch_events(events, own, Arc::clone(&handle.reach), handle.views.clone()));
         Ok(Self { handle, host, driver })
@@ -327,6 +331,7 @@ fn handle(
     about: About,
     images: &Arc<Images>,
     health: Arc<HealthBoard>,
+    volumes: Arc<Volumes>,
     reach: Reach,
 ) -> NodeHandle {
     let images_changed = Arc::new(Notify::new());
@@ -341,6 +346,7 @@ fn handle(
         views,
         commands,
         about: Arc::new(about),
+        volumes,
         health,
         images: Arc::clone(images.store()),
         images_changed,

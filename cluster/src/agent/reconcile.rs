@@ -179,7 +179,22 @@ impl Agent {
             restart.follow(aim.revision);
             restart.wake(now.mono);
             if let Some(block) = block.filter(|_| restart.is_ready() && room.take(service)) {
+                self.claim_volumes(sources, service);
                 self.start(now, block, service, (slot.1, aim));
+            }
+        }
+    }
+
+    /// Claims the volumes that the first task of a service is to make here; global services use those of each node.
+    fn claim_volumes(&mut self, sources: Sources<'_>, service: &Service) {
+        if service.spec.mode == Mode::Global {
+            return;
+        }
+        let known = sources.intent.volumes();
+        for name in service.spec.task.container.volumes().filter(|name| !known.contains_key(*name)) {
+            let claim = AgentAction::ClaimVolume(name.clone());
+            if !self.actions.contains(&claim) {
+                self.actions.push_back(claim);
             }
         }
     }

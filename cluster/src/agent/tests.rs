@@ -121,6 +121,9 @@ impl World {
                 self.intent.claim_block(1, number);
             }
             AgentAction::Await(_) => {}
+            AgentAction::ClaimVolume(name) => {
+                self.intent.claim_volume(1, &name);
+            }
             AgentAction::Notify(event) => self.events.push(event),
             AgentAction::Task(TaskCommand::Start(order)) => {
                 self.started.push(order.clone());

@@ -45,6 +45,8 @@ pub enum Written {
     Service(Box<Service>),
     /// What is wanted of a node.
     Node(NodeIntent),
+    /// Where a volume lives.
+    Volume(NodeId),
     /// The object was removed.
     Nothing,
     /// A kind that this code does not understand, or has no words for.
@@ -58,6 +60,7 @@ impl Rival {
         let read = match key.kind() {
             Some(Kind::Service) => wire::decode(value).map(|service| Written::Service(Box::new(service))).ok(),
             Some(Kind::Node) => wire::decode(value).map(Written::Node).ok(),
+            Some(Kind::Volume) => wire::decode(value).map(Written::Volume).ok(),
             Some(Kind::Block | Kind::Verdict) | None => None,
         };
         read.unwrap_or(Written::Unknown)

@@ -9,6 +9,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::NodeId;
 use crate::limits::CONSTRAINT_BYTES_MAX;
 
 /// What of a node a constraint or a preference looks at.
@@ -107,6 +108,11 @@ impl fmt::Display for Attribute {
 }
 
 impl Constraint {
+    /// Returns the constraint that only this node meets.
+    pub fn node(node: &NodeId) -> Self {
+        Self { attribute: Attribute::Id, equal: true, value: node.to_string() }
+    }
+
     /// Parses a constraint as `docker service create --constraint` takes it.
     pub fn parse(text: &str) -> Result<Self, ConstraintError> {
         bounded(text)?;

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
+use super::service::container::VolumeName;
 use crate::id::{NodeId, RolloutId, ServiceId};
 use crate::limits::KEY_BYTES_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
@@ -26,6 +27,8 @@ pub enum Kind {
     Service,
     /// An IPv4 block of the overlay; the name is its number, the value the node that claims it.
     Block,
+    /// Where a volume lives; the name is the volume's, the value the node that has it and wrote this.
+    Volume,
     /// What operators want of a node; the name is the node's id as it is shown, the value a [`super::node::NodeIntent`].
     Node,
     /// How far a rollout has come; the name is the service's id and the rollout's, the value a [`super::update::Ruling`].
@@ -40,6 +43,7 @@ impl Kind {
             Self::Block => 2,
             Self::Node => 3,
             Self::Verdict => 4,
+            Self::Volume => 5,
         }
     }
 }
@@ -55,6 +59,11 @@ impl Key {
         Self { kind: Kind::Block.number(), name: format!("{number:05}") }
     }
 
+    /// Returns the key of where a volume lives.
+    pub fn volume(name: &VolumeName) -> Self {
+        Self { kind: Kind::Volume.number(), name: name.to_string() }
+    }
+
     /// Returns the key of what operators want of a node.
     pub fn node(node: &NodeId) -> Self {
         Self { kind: Kind::Node.number(), name: node.to_string() }
@@ -67,7 +76,8 @@ impl Key {
 
     /// Returns the kind, if this code understands it.
     pub fn kind(&self) -> Option<Kind> {
-        [Kind::Service, Kind::Block, Kind::Node, Kind::Verdict].into_iter().find(|kind| kind.number() == self.kind)
+        let kinds = [Kind::Service, Kind::Block, Kind::Node, Kind::Verdict, Kind::Volume];
+        kinds.into_iter().find(|kind| kind.number() == self.kind)
     }
 
     /// Returns the number of the block that this key names, if it names one in the one valid form.

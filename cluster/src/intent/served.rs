@@ -6,6 +6,7 @@ use alloc::string::String;
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
 use super::service::Service;
+use super::service::container::VolumeName;
 use super::update::{Rollout, Ruling, Verdict};
 use crate::crdt::{Register, Version};
 use crate::hash;
@@ -24,6 +25,7 @@ pub(super) struct Served {
     /// The numbers of the blocks that each node holds.
     held: BTreeMap<NodeId, BTreeSet<u16>>,
     nodes: BTreeMap<NodeId, NodeIntent>,
+    volumes: BTreeMap<VolumeName, NodeId>,
     /// By the name of its key, each verdict with when it was raised first.
     rulings: BTreeMap<String, (Ruling, u64)>,
     /// The services whose rollout has not ended.
@@ -76,6 +78,10 @@ impl Served {
         self.rolling.iter()
     }
 
+    pub(super) fn volumes(&self) -> &BTreeMap<VolumeName, NodeId> {
+        &self.volumes
+    }
+
     /// Follows a change of one register.
     pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
         match key.kind() {
@@ -83,6 +89,7 @@ impl Served {
             Some(Kind::Block) => self.refresh_block(key, register),
             Some(Kind::Node) => self.refresh_node(key, register),
             Some(Kind::Verdict) => self.refresh_ruling(key, register),
+            Some(Kind::Volume) => self.refresh_volume(key, register),
             None => {}
         }
     }
@@ -143,6 +150,15 @@ impl Served {
         if let Some(intent) = register.winner().and_then(|version| node_of(key, version)) {
             self.nodes.insert(intent.node, intent);
         }
+    }
+
+    /// Of two claims at the same time the later counts, as of services: there is data behind both.
+    fn refresh_volume(&mut self, key: &Key, register: &Register) {
+        let Ok(name) = VolumeName::new(&key.name) else { return };
+        match register.winner().and_then(claimant_of) {
+            Some(node) => self.volumes.insert(name, node),
+            None => self.volumes.remove(&name),
+        };
     }
 
     fn refresh_block(&mut self, key: &Key, register: &Register) {

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use super::placement::{Amounts, Inputs, NodeInput, ServiceInput};
+use super::volumes::{self, Bond};
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::node::Availability;
@@ -15,17 +16,18 @@ use crate::reports::task::TaskState;
 
 /// Returns what placement is computed from.
 pub(super) fn inputs(intent: &Intent, membership: &Membership, reports: &Reports) -> Inputs {
+    let bonds = volumes::bonds(intent);
     let up = membership.members().values().filter(|member| member.state.is_up());
     Inputs {
-        services: intent.services().map(service).collect(),
+        services: intent.services().map(|one| service(one, bonds.get(&one.id))).collect(),
         nodes: up.map(|member| node(member, intent)).collect(),
         pinned: pinned(intent, membership, reports),
     }
 }
 
-fn service(service: &Service) -> ServiceInput {
+fn service(service: &Service, bond: Option<&Bond>) -> ServiceInput {
     let (spec, placement) = (&service.spec, &service.spec.placement);
-    ServiceInput {
+    let mut input = ServiceInput {
         id: service.id,
         replicas: spec.replicas,
         global: spec.mode == Mode::Global,
@@ -34,7 +36,11 @@ fn service(service: &Service) -> ServiceInput {
         platforms: placement.platforms.clone(),
         spread: placement.spread.clone(),
         replicas_per_node_max: placement.replicas_per_node_max,
+    };
+    if let Some(bond) = bond {
+        bond.bind(&mut input);
     }
+    input
 }
 
 fn node(member: &Member, intent: &Intent) -> NodeInput {

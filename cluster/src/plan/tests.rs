@@ -21,7 +21,7 @@ use crate::reports::Head;
 use crate::reports::task::{TaskReport, TaskState};
 use crate::seed::Stream;
 
-const SHOAL: [u8; 32] = [9; 32];
+pub(crate) const SHOAL: [u8; 32] = [9; 32];
 
 pub(crate) fn id(number: u8) -> NodeId {
     NodeId([number; 32])

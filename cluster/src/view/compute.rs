@@ -40,6 +40,8 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         rollouts: rollouts(sources),
         nodes: sources.intent.nodes().clone(),
         globals: globals(sources),
+        volumes: sources.intent.volumes().clone(),
+        bonds: plan::volumes::bonds(sources.intent),
         inputs: Arc::clone(sources.plan.inputs()),
         tasks: tasks(sources),
         images: images(sources),

@@ -10,7 +10,7 @@ use shoal_cluster::intent::name::Name;
 
 use super::spec::show;
 use super::status::{Conflict, Rival, Stored};
-use super::{Applied, NodeHandle, nodes};
+use super::{Applied, NodeHandle, lookup, nodes};
 
 /// `GET /shoal/conflicts`
 pub(super) async fn list(State(node): State<NodeHandle>) -> Json<Vec<Conflict>> {
@@ -29,6 +29,7 @@ fn conflict(views: &Views, found: &Found) -> Conflict {
         Some(Kind::Service) => "service".to_owned(),
         Some(Kind::Node) => "node".to_owned(),
         Some(Kind::Block) => "block".to_owned(),
+        Some(Kind::Volume) => "volume".to_owned(),
         None => found.key.kind.to_string(),
     };
     let versions = found.versions.iter().map(|version| rival(views, found, version)).collect();
@@ -41,17 +42,18 @@ fn rival(views: &Views, found: &Found, version: &Version) -> Rival {
         author: version.author.to_string(),
         author_name: author.map(|member| member.meta.name.to_string()),
         written_ms: version.stamp.wall_ms,
-        spec: spec(&version.written(&found.key)),
+        spec: spec(views, &version.written(&found.key)),
         removed: version.value.is_none(),
     }
 }
 
-fn spec(written: &Written) -> Option<Value> {
+fn spec(views: &Views, written: &Written) -> Option<Value> {
     match written {
         Written::Service(service) => serde_json::to_value(show(&service.spec)).ok(),
         Written::Node(node) => {
             Some(json!({ "Availability": nodes::availability(node.spec.availability), "Labels": node.spec.labels }))
         }
+        Written::Volume(node) => Some(json!({ "Node": lookup::node_name(views, node) })),
         Written::Nothing | Written::Unknown => None,
     }
 }

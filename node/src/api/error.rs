@@ -84,7 +84,10 @@ impl ApiError {
 fn apply_status(error: &ApplyError) -> StatusCode {
     match error {
         ApplyError::Refused(refusal) => match refusal {
-            CommandError::NameTaken(_) | CommandError::TooManyServices(_) => StatusCode::CONFLICT,
+            CommandError::NameTaken(_)
+            | CommandError::TooManyServices(_)
+            | CommandError::VolumeElsewhere { .. }
+            | CommandError::VolumeInUse { .. } => StatusCode::CONFLICT,
             CommandError::NoSuchService(_) | CommandError::NoSuchNode(_) => StatusCode::NOT_FOUND,
             // Swarm answers 500, and clients match the end of the text.
             CommandError::OutOfSequence { .. } | CommandError::NodeOutOfSequence { .. } => {

@@ -35,6 +35,11 @@ pub(super) fn node<'a>(views: &'a Views, own: NodeId, text: &str) -> Result<&'a 
     find("node", text, views.members.iter(), |member| member.id.to_string(), first)
 }
 
+/// Returns a node's name, or its id if it is not known any more.
+pub(super) fn node_name(views: &Views, id: &NodeId) -> String {
+    views.member(id).map_or_else(|| id.to_string(), |member| member.meta.name.to_string())
+}
+
 /// Finds a task by its id.
 pub(super) fn task<'a>(views: &'a Views, text: &str) -> Result<&'a TaskView, ApiError> {
     find("task", text, views.tasks.iter(), |task| task.report.id.to_string(), None)

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use shoal_cluster::plan::forecast::{Change, Forecast};
-use shoal_cluster::plan::placement::{Assignments, Inputs, Placement};
+use shoal_cluster::plan::placement::{Assignments, Inputs, Placement, Why};
 use shoal_cluster::{NodeId, ServiceId, Views};
 
 use super::error::{ApiError, shown};
 use super::params::Params;
 use super::status::{Moved, NodePlan, PlanAnswer, WhyAnswer};
-use super::{NodeHandle, lookup};
+use super::{NodeHandle, bonds, lookup};
 
 /// Most changes that one forecast may name, and most nodes that may join in it.
 const CHANGES_MAX: usize = 1_000;
@@ -37,21 +37,28 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
     let service = lookup::service(&views, params.text("service").unwrap_or_default())?;
     let slot = u32::try_from(params.number("slot")?).unwrap_or(u32::MAX);
     let (id, name) = (service.id, service.spec.name.to_string());
+    let (waits, has_slot) = (bonds::waits_for(&views, service), service.spec.has_slot(slot));
     let inputs = Inputs::clone(&views.inputs);
     let computed = tokio::task::spawn_blocking(move || Placement::of(inputs)).await;
     let placement = computed.map_err(|error| ApiError::internal(&error))?;
-    let why = placement.why(&id, slot).ok_or_else(|| ApiError::not_found("slot", &format!("{name}.{slot}")))?;
+    let why = placement.why(&id, slot);
+    let waits = waits.filter(|_| !matches!(&why, Some(why) if !matches!(why, Why::Pending(_))) && has_slot);
+    if let Some(waits) = waits {
+        let why = why.map_or_else(|| waits.clone(), |why| format!("{waits}: {why}"));
+        return Ok(Json(WhyAnswer { service: name, slot, node: None, why, refused: Vec::new() }));
+    }
+    let why = why.ok_or_else(|| ApiError::not_found("slot", &format!("{name}.{slot}")))?;
     let at = placement.assignments().get(&(id, slot)).copied();
     let refused = match &why {
-        shoal_cluster::plan::placement::Why::Displaced { refused } => refused.clone(),
+        Why::Displaced { refused } => refused.clone(),
         _ => Vec::new(),
     };
     Ok(Json(WhyAnswer {
         service: name,
         slot,
-        node: at.map(|at| name_of(&views, &at)),
+        node: at.map(|at| lookup::node_name(&views, &at)),
         why: why.to_string(),
-        refused: refused.iter().map(|node| name_of(&views, node)).collect(),
+        refused: refused.iter().map(|node| lookup::node_name(&views, node)).collect(),
     }))
 }
 
@@ -81,7 +88,7 @@ fn answer(views: &Views, forecast: &Forecast) -> PlanAnswer {
     let moves = forecast.moves();
     let named = |node: &NodeId| {
         let input = forecast.after.inputs().nodes.iter().find(|input| input.id == *node);
-        input.map_or_else(|| name_of(views, node), |input| input.hostname.clone())
+        input.map_or_else(|| lookup::node_name(views, node), |input| input.hostname.clone())
     };
     let shown = moves.iter().take(MOVES_MAX).map(|one| Moved {
         slot: format!("{}.{}", service_name(views, &one.slot.0), one.slot.1),
@@ -105,10 +112,6 @@ fn answer(views: &Views, forecast: &Forecast) -> PlanAnswer {
 
 fn slots(assignments: &Assignments, node: &NodeId) -> u64 {
     assignments.of(node).count() as u64
-}
-
-fn name_of(views: &Views, node: &NodeId) -> String {
-    views.member(node).map_or_else(|| node.to_string(), |member| member.meta.name.to_string())
 }
 
 fn service_name(views: &Views, id: &ServiceId) -> String {

@@ -17,7 +17,7 @@ use super::params::Segment;
 use super::system::version_text;
 use super::{
     API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, events, exec, images, logs,
-    networks, nodes, not_here, plan, rollouts, services, shoal, swarm, system, tasks,
+    networks, nodes, not_here, plan, rollouts, services, shoal, swarm, system, tasks, volumes,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -86,6 +86,10 @@ fn paths(node: NodeHandle) -> Router {
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))
         .route("/exec/{id}/json", get(exec::inspect))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).merge(delete(volumes::remove)))
         .route("/shoal/status", get(shoal::status))
         .route("/shoal/join", get(shoal::join))
         .route("/shoal/conflicts", get(conflicts::list))

@@ -20,7 +20,7 @@ use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
 use super::spec::{Spelt, show_template_of};
 use super::time::rfc3339;
-use super::{NodeHandle, lookup};
+use super::{NodeHandle, bonds, lookup};
 
 const FILTERS: &[&str] = &["id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 /// Most slots without a task that one answer shows, so that a service that cannot be placed stays readable.
@@ -247,8 +247,12 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         .filter(|service| wanted.service(service.id) && wanted.revision(views, effective(service).0, Some(service)));
     let slots = services.flat_map(|service| numbers(views, service).into_iter().map(move |slot| (service, slot)));
     let free = slots.filter(|(service, slot)| !taken.contains(&(service.id, *slot)));
-    let waiting =
-        |(service, slot)| (Some(service), waiting(service, effective(service), slot, since_ms(service, slot)));
+    let waiting = |(service, slot)| {
+        let error = bonds::waits_for(views, service);
+        let since = since_ms(service, slot);
+        let task = waiting(service, effective(service), slot, since);
+        (Some(service), Task { status: Some(waits(since, error)), ..task })
+    };
     free.take(PENDING_MAX).map(waiting).collect()
 }
 
@@ -268,6 +272,16 @@ fn numbers(views: &Views, service: &Service) -> Vec<u32> {
     }
 }
 
+fn waits(since_ms: u64, error: Option<String>) -> TaskStatus {
+    TaskStatus {
+        timestamp: Some(rfc3339(since_ms)),
+        state: Some(DockerState::PENDING),
+        message: Some("waiting for a node".to_owned()),
+        err: error,
+        ..TaskStatus::default()
+    }
+}
+
 fn waiting(service: &Service, (revision, task): (u64, &TaskSpec), slot: u32, since_ms: u64) -> Task {
     let parts: [&[u8]; 3] = [&service.id.0, &slot.to_be_bytes(), &revision.to_be_bytes()];
     let since = rfc3339(since_ms);
@@ -280,12 +294,6 @@ fn waiting(service: &Service, (revision, task): (u64, &TaskSpec), slot: u32, sin
         spec: Some(show_template_of(&service.spec, task)),
         service_id: Some(service.id.to_string()),
         slot: slot_shown(service, slot),
-        status: Some(TaskStatus {
-            timestamp: Some(since),
-            state: Some(DockerState::PENDING),
-            message: Some("waiting for a node".to_owned()),
-            ..TaskStatus::default()
-        }),
         desired_state: Some(DockerState::RUNNING),
         ..Task::default()
     }

@@ -22,6 +22,7 @@ use crate::api::of_models;
 use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 use converge::converge;
+pub(super) use options::labels;
 
 /// What to do with services.
 #[derive(Debug, Subcommand)]

@@ -98,6 +98,17 @@ impl HealthBoard {
         let _ = std::fs::remove_file(self.mark(id));
     }
 
+    /// Forgets all tasks but these.
+    pub(super) fn retain(&self, tasks: &[TaskId]) {
+        let kept: Vec<String> = tasks.iter().map(TaskId::to_string).collect();
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if kept.iter().all(|task| entry.file_name() != task.as_str()) {
+                // It would only lie there.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     fn begin(&self, id: TaskId, status: HealthStatus) {
         self.tasks().insert(id, Health { status, ..Health::default() });
     }
@@ -286,7 +297,9 @@ mod tests {
         assert_eq!(board.take(&one, probe(0), false, 1), HealthStatus::Healthy);
         let again = HealthBoard::open(directory.path().join("health")).unwrap();
         assert!(again.was_healthy(&one) && !again.was_healthy(&other) && again.of(&one).is_none());
-        again.forget(&one);
+        again.retain(&[one]);
+        assert!(again.was_healthy(&one));
+        again.retain(&[other]);
         assert!(!again.was_healthy(&one));
     }
 }

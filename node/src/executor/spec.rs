@@ -26,7 +26,10 @@ pub(super) fn container(
     dns: Addresses,
 ) -> ContainerSpec {
     let mut made = base(host, order, image, layers, dns);
-    options::apply(&order.spec, &mut made, |_, _| PathBuf::new());
+    options::apply(&order.spec, &mut made, |number, name| match name {
+        Some(name) => host.volumes.path(name),
+        None => host.volumes.path_of_task(&order.id, number),
+    });
     made
 }
 

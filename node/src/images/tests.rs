@@ -110,6 +110,8 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        bonds: BTreeMap::new(),
         inputs: Arc::new(inputs),
         tasks: placed.iter().map(|((_, slot), on)| task(slot, on)).collect(),
         images,

@@ -1,6 +1,10 @@
+use alloc::collections::BTreeMap;
+
 use super::*;
 use crate::intent::constraint::Constraint;
 use crate::intent::node::{Availability, NodeIntent, NodeSpec};
+use crate::intent::service::Mode;
+use crate::intent::service::container::{Mount, MountSource, VolumeName};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -83,10 +87,29 @@ fn a_task_found_again_whose_check_was_never_passed_does_not_run_yet() {
     let world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
     let order = world.started[0].clone();
     let mut again = World::new(&[service(1, "web", 1, 1)]);
+    again.intent.claim_block(1, world.block().expect("it was claimed"));
     again.event(TaskEvent::Recovered { running: Vec::new(), starting: [order.clone()].into() });
     assert_eq!((again.in_state(TaskState::Starting), again.started.len()), ([(1, 1)].into(), 0));
     again.event(TaskEvent::Running(order.id));
     assert_eq!(again.running(), [(1, 1)]);
+}
+
+/// Without the claim being durable first, a volume could hold data that nobody knows of.
+#[test]
+fn a_volume_is_claimed_before_the_task_that_makes_it_starts() {
+    let name = VolumeName::new("data").expect("a valid name");
+    let mounting = |mode| {
+        let mut service = service(1, "web", 2, 1);
+        service.spec.mode = mode;
+        let source = MountSource::Volume { name: Some(name.clone()), no_copy: false, labels: BTreeMap::new() };
+        service.spec.task.container.mounts = [Mount { target: "/data".into(), read_only: false, source }].into();
+        World::new(&[service]).recovered(Vec::new())
+    };
+    let world = mounting(Mode::Replicated);
+    assert_eq!(world.intent.volumes().get(&name), Some(&id(0)));
+    assert_eq!(world.started.len(), 2, "the second slot follows once the first has claimed it");
+    let global = mounting(Mode::Global);
+    assert!(global.intent.volumes().is_empty() && global.started.len() == 1);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::limits::{CONTAINER_OPTIONS_MAX, VOLUME_NAME_BYTES_MAX};
 
 /// What the container of a task gets beyond its image. The default is what it gets if nobody asks for anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerOptions {
     /// Further groups of its user, each a name of the image or a number.
     pub groups: Vec<String>,

@@ -39,8 +39,10 @@ pub struct TaskSpec {
     /// Time between that signal and SIGKILL, in milliseconds. Default 10 s, as Docker's.
     pub stop_grace_ms: u64,
     /// What its container gets beyond that.
+    #[serde(default)]
     pub container: ContainerOptions,
     /// How it is checked; as the image says unless given.
+    #[serde(default)]
     pub health: Option<HealthCheck>,
     /// What the task may use at most.
     pub limits: Resources,

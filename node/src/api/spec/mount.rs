@@ -79,7 +79,6 @@ fn refuse(mount: &DockerMount) -> Result<(), AcceptError> {
         (driver.options.is_some_and(|options| !options.is_empty()), "--mount volume-opt", "DriverConfig.Options"),
         (some(&tmpfs.options), "--mount tmpfs-options", "TmpfsOptions.Options"),
         (mount.image_options.is_some(), "--mount image-subpath", "ImageOptions"),
-        (is(MountType::VOLUME), "--mount type=volume", "Mounts.Type"),
     ])?;
     let misplaced = (mount.bind_options.is_some() && !is(MountType::BIND))
         || (mount.volume_options.is_some() && !is(MountType::VOLUME))

@@ -162,6 +162,40 @@ async fn dockers_client_sets_and_changes_all_options_of_a_container() {
 }
 
 #[tokio::test]
+async fn dockers_client_manages_volumes() {
+    if !is_installed() {
+        return;
+    }
+    served(async |docker| {
+        assert_eq!(docker.out("volume create --label a=b mine").await, "mine\n");
+        docker.out("volume create mine").await;
+        assert_eq!(docker.out("volume ls --quiet").await, "mine\n");
+        assert_eq!(docker.out("volume ls --quiet --filter label=a=c").await, "");
+        let inspected: serde_json::Value = serde_json::from_str(&docker.out("volume inspect mine").await).unwrap();
+        assert_eq!((&inspected[0]["Labels"]["a"], &inspected[0]["Driver"]), (&"b".into(), &"local".into()));
+        assert!(inspected[0]["Mountpoint"].as_str().unwrap().ends_with("/volumes/mine/_data"));
+        docker.out("service create --detach --name uses --mount source=mine,target=/a far:1").await;
+        assert!(docker.error("volume rm mine").await.contains("in use"));
+        docker.out("volume prune --force --all").await;
+        assert_eq!(docker.out("volume ls --quiet").await, "mine\n");
+        docker.out("service rm uses").await;
+        docker.out("volume rm mine").await;
+        for (line, part) in [
+            ("volume create --driver nfs x1", "volume drivers"),
+            ("volume create --opt type=nfs x1", "options of volumes"),
+            ("volume create .x", "not a valid name"),
+            ("volume inspect mine", "no such volume"),
+            ("volume rm mine", "not found"),
+            ("service create -d --name x --mount source=v1,target=/a,volume-opt=type=nfs far:1", "volume-opt"),
+        ] {
+            let error = docker.error(line).await;
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn dockers_client_runs_a_services_life() {
     if !is_installed() {
         return;

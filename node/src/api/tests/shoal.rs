@@ -29,6 +29,7 @@ use crate::api::status::Traffic;
 use crate::api::{About, Applied, ApplyError, NodeHandle, PullError, Request, Sources, Tokens};
 use crate::executor::health::HealthBoard;
 use crate::reach::tests::{Scripted, line};
+use crate::volumes::Volumes;
 
 /// The manifest of `far:1`, which another node has.
 pub(super) const FAR_DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -53,6 +54,7 @@ impl Shoal {
             views,
             commands,
             about: Arc::new(about()),
+            volumes: Arc::new(Volumes::open(directory.path().join("volumes")).unwrap()),
             health: Arc::new(HealthBoard::open(directory.path().join("health")).unwrap()),
             images,
             images_changed: Arc::new(Notify::new()),
@@ -145,6 +147,17 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
                 spec,
             });
             Ok(Receipt::Service { id, version: 1 })
+        }
+        Command::ClaimVolume(name) => {
+            let holder = *views.volumes.entry(name.clone()).or_insert(node(1));
+            match holder == node(1) {
+                true => Ok(Receipt::Done),
+                false => Err(CommandError::VolumeElsewhere { volume: name, node: holder }),
+            }
+        }
+        Command::ReleaseVolume(name) => {
+            views.volumes.remove(&name);
+            Ok(Receipt::Done)
         }
         Command::UpdateNode { node, version, spec } => {
             let present = views.nodes.get(&node).map_or(0, |intent| intent.version);
@@ -277,6 +290,8 @@ pub(crate) fn views() -> Views {
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        bonds: BTreeMap::new(),
         inputs: Arc::default(),
         routes: Routes { own: blocks[&node(1)], peers: BTreeMap::new() },
         blocks,

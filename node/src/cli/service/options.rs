@@ -261,7 +261,7 @@ fn edit_map(map: &mut Option<HashMap<String, String>>, add: &[String], remove: &
 }
 
 /// Returns labels as a map; one without a value has an empty one.
-pub(super) fn labels(given: &[String]) -> HashMap<String, String> {
+pub(in crate::cli) fn labels(given: &[String]) -> HashMap<String, String> {
     let split = |label: &String| {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
         (key.to_owned(), value.to_owned())
@@ -329,6 +329,8 @@ pub(super) fn split_command(line: &str) -> anyhow::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::MountType;
+
     use super::*;
 
     fn edits(change: impl FnOnce(&mut EditArgs)) -> EditArgs {
