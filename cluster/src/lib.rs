@@ -32,8 +32,7 @@ mod exchange;
 mod keeping;
 mod turn;
 
-use alloc::collections::{BTreeSet, VecDeque};
-use alloc::sync::Arc;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::agent::Agent;
@@ -86,14 +85,12 @@ pub struct Cluster {
     /// No plan is computed before, and when one is to be that waits for this.
     plan_after: Instant,
     plan_at: Instant,
-    /// Whom this node compares with until it has caught up.
-    caught_up_with: BTreeSet<NodeId>,
+    /// Whom this node compares with until it has caught up, and how often it has asked for more.
+    catching_up: BTreeMap<NodeId, u32>,
     /// As many of these changes as the plan depends on.
     basis: [u64; 4],
     /// What this node has, as hashes, at these changes of intent and reports.
     digests: Option<([u64; 2], Digests)>,
-    /// The other members that are up, in order, at this standing of the membership.
-    others_up: (u64, Arc<[NodeId]>),
     /// How much of this node's own report was pushed.
     pushed: reports::Head,
     /// Whether something happened that the agent must act on though no plane changed.
@@ -168,10 +165,9 @@ impl Cluster {
             planned: None,
             plan_after: now.mono,
             plan_at: NEVER,
-            caught_up_with: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
             basis: [0; 4],
             digests: None,
-            others_up: (0, Arc::default()),
             pushed: reports::Head::default(),
             agent_due: false,
             actions: VecDeque::new(),
@@ -197,7 +193,7 @@ impl Cluster {
             }
             Input::PeerLost(peer) => {
                 self.membership.peer_lost(self.now.mono, peer);
-                self.caught_up_with.remove(&peer);
+                self.catching_up.remove(&peer);
             }
             Input::Task(event) => self.task_event(event),
             Input::Images(images) => self.reports.report_images(&images),

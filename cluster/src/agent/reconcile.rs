@@ -229,7 +229,9 @@ impl Sources<'_> {
     /// Tells whether a task runs the present revision of its service. Revisions are compared for equality only: after a
     /// split the write that wins may be of any.
     fn is_present(&self, report: &TaskReport) -> bool {
-        self.intent.service(&report.service).is_some_and(|service| service.revision == report.revision)
+        let later = |service: &Service| mutation::on(Mutation::RevisionByOrder) && report.revision > service.revision;
+        let service = self.intent.service(&report.service);
+        service.is_some_and(|service| service.revision == report.revision || later(service))
     }
 }
 
