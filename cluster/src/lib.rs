@@ -34,7 +34,7 @@ mod news;
 mod rollouts;
 mod turn;
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::agent::Agent;
@@ -91,8 +91,8 @@ pub struct Cluster {
     /// No plan is computed before, and when one is to be that waits for this.
     plan_after: Instant,
     plan_at: Instant,
-    /// Whom this node compares with until it has caught up.
-    caught_up_with: BTreeSet<NodeId>,
+    /// Whom this node compares with until it has caught up, and how often it has asked for more.
+    catching_up: BTreeMap<NodeId, u32>,
     /// As many of these changes as the plan depends on.
     basis: [u64; 4],
     /// The changes of verdicts, and of reports by which rollouts come further, that the agent has followed.
@@ -179,7 +179,7 @@ impl Cluster {
             planned: None,
             plan_after: now.mono,
             plan_at: NEVER,
-            caught_up_with: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
             basis: [0; 4],
             heard: [0; 2],
             judged: [0; 5],
@@ -209,7 +209,7 @@ impl Cluster {
             }
             Input::PeerLost(peer) => {
                 self.membership.peer_lost(self.now.mono, peer);
-                self.caught_up_with.remove(&peer);
+                self.catching_up.remove(&peer);
             }
             Input::Task(event) => self.task_event(event),
             Input::Images(images) => self.reports.report_images(&images),

@@ -72,13 +72,21 @@ pub enum Mutation {
     FailuresForgotten,
     /// The first task of a slot that moves start-first ends before the new one has run for long enough.
     StartFirstIgnored,
+    /// A plan that is followed keeps the assignments of the one before, under the digest of its own.
+    AssignmentsKept,
+    /// A node that comes up is believed to run what it reported before.
+    StaleReportBelieved,
+    /// A member that was slow once counts as slow for ten minutes.
+    SlowForLong,
+    /// A task of a later revision than its service's counts as one of the present.
+    RevisionByOrder,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -111,6 +119,10 @@ impl Mutation {
         Self::MonitorIgnored,
         Self::FailuresForgotten,
         Self::StartFirstIgnored,
+        Self::AssignmentsKept,
+        Self::StaleReportBelieved,
+        Self::SlowForLong,
+        Self::RevisionByOrder,
     ];
 }
 

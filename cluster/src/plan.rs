@@ -119,7 +119,7 @@ fn with_blocks(
     if !same || owned != plan.owned || version != plan.version || first {
         plan.placed = digest_placed(version, &plan.wanted.digest(), &plan.owned);
     }
-    if !same || first {
+    if (!same && !mutation::on(Mutation::AssignmentsKept)) || first {
         plan.assignments = plan.wanted.assignments().clone();
     }
     plan.version = version;

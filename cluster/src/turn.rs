@@ -28,6 +28,8 @@ const PLAN_PAUSE_EACH: Duration = Duration::from_micros(50);
 
 /// Members with whom a node that has started compares until it has caught up, besides those that turn to it.
 const CATCH_UP_WITH: usize = 3;
+/// How often it asks one of them again when an answer brought news: where much is going on every answer does.
+const CATCH_UP_AGAIN: u32 = 3;
 
 /// How old the ages in a view may be.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(1);
@@ -140,12 +142,21 @@ impl Cluster {
 
     /// Compares at the next opportunity with a member to which there is a new connection, if it falls to this node.
     pub(crate) fn connected(&mut self, peer: NodeId) {
-        let catches_up = self.rounds.settling() != Settling::Settled && self.caught_up_with.len() < CATCH_UP_WITH;
+        let catches_up = self.rounds.settling() != Settling::Settled && self.catching_up.len() < CATCH_UP_WITH;
         if catches_up {
-            self.caught_up_with.insert(peer);
+            self.catching_up.insert(peer, 0);
         }
         if catches_up || self.is_hurried(&peer) {
             self.rounds.hurry(peer);
+        }
+    }
+
+    /// Asks a peer again whose answer brought news, until this node has caught up, but not without end.
+    pub(crate) fn catch_up(&mut self, peer: NodeId) {
+        let asked = self.catching_up.entry(peer).or_default();
+        *asked += 1;
+        if *asked <= CATCH_UP_AGAIN && self.rounds.settling() != Settling::Settled {
+            self.ask(peer);
         }
     }
 
@@ -181,7 +192,9 @@ impl Cluster {
                 MembershipAction::Persist(member) => self.persist(&Record::Member(member)),
                 MembershipAction::Notify(event) => {
                     if let Event::NodeUp(node) = event {
-                        self.reports.doubt(node);
+                        if !mutation::on(Mutation::StaleReportBelieved) {
+                            self.reports.doubt(node);
+                        }
                         if self.is_hurried(&node) {
                             self.rounds.hurry(node);
                         }

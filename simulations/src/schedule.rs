@@ -18,7 +18,9 @@ const DRIFT_PPM_MAX: u64 = 20_000;
 
 /// Returns the steps of these options, in order of time.
 pub fn draw(options: &Options) -> Vec<Timed> {
-    let mut draft = Draft { options, random: options.stream("faults"), steps: Vec::new(), at_ms: 0 };
+    // In a third of the worlds what is split stays so for long: each side comes to hold the other down.
+    let join_percent = if options.stream("joins").below(3) == 0 { 2 } else { 12 };
+    let mut draft = Draft { options, random: options.stream("faults"), steps: Vec::new(), at_ms: 0, join_percent };
     draft.beginning();
     for second in 0..options.safety_s {
         draft.at_ms = second * 1_000;
@@ -68,6 +70,8 @@ struct Draft<'a> {
     random: Stream,
     steps: Vec<Timed>,
     at_ms: u64,
+    /// Chance in percent that what is split is joined, per second.
+    join_percent: u64,
 }
 
 impl Draft<'_> {
@@ -112,7 +116,7 @@ impl Draft<'_> {
             self.push(Step::Sever { a, b });
         }
         let broken = [Fault::Partition, Fault::OneWay, Fault::Partial].iter().any(|fault| self.options.has(*fault));
-        if broken && self.random.below(100) < 12 {
+        if broken && self.random.below(100) < self.join_percent {
             self.push(Step::Join);
         }
     }

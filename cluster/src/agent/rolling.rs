@@ -69,7 +69,8 @@ impl<'a> Goals<'a> {
     /// Tells whether a revision is one that the slots of this service run on purpose.
     pub(super) fn knows(&mut self, service: &'a Service, revision: u64) -> bool {
         let goal = self.of(service);
-        goal.target.revision == revision || goal.base.is_some_and(|base| base.revision == revision)
+        let later = mutation::on(Mutation::RevisionByOrder) && revision > goal.target.revision;
+        later || goal.target.revision == revision || goal.base.is_some_and(|base| base.revision == revision)
     }
 
     /// Returns how long a moved task of a service is watched.

@@ -17,6 +17,8 @@ use super::{NodeHandle, bonds, lookup};
 const CHANGES_MAX: usize = 1_000;
 /// Most moved slots that one answer shows.
 const MOVES_MAX: usize = 10_000;
+/// What is added to why a slot is where it is while nothing runs in it there.
+const WAITS: &str = "; it waits for room there: a task runs on whose slot no node has";
 
 /// `GET /shoal/plan?change=fail:NODE,drain:NODE,join:N:LABEL=VALUE:…`
 pub(super) async fn plan(State(node): State<NodeHandle>, params: Params) -> Result<Json<PlanAnswer>, ApiError> {
@@ -48,7 +50,9 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
         return Ok(Json(WhyAnswer { service: name, slot, node: None, why, refused: Vec::new() }));
     }
     let why = why.ok_or_else(|| ApiError::not_found("slot", &format!("{name}.{slot}")))?;
-    let at = placement.assignments().get(&(id, slot)).copied();
+    let assignments = placement.assignments();
+    let at = assignments.get(&(id, slot)).copied();
+    let waits = if views.waits(&assignments, &(id, slot)) { WAITS } else { "" };
     let refused = match &why {
         Why::Displaced { refused } => refused.clone(),
         _ => Vec::new(),
@@ -57,7 +61,7 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
         service: name,
         slot,
         node: at.map(|at| lookup::node_name(&views, &at)),
-        why: why.to_string(),
+        why: format!("{why}{waits}"),
         refused: refused.iter().map(|node| lookup::node_name(&views, node)).collect(),
     }))
 }
