@@ -21,7 +21,6 @@ use tokio::sync::mpsc;
 
 use super::error::ApiError;
 use super::params::{Params, Segment};
-use super::spec::show_template;
 use super::{NodeHandle, containers, lookup};
 use follow::{Scope, follow};
 use options::Options;
@@ -44,7 +43,7 @@ pub(super) async fn service(
     let options = Options::read(&params)?;
     let views = node.views();
     let service = lookup::service(&views, &id)?;
-    let tty = show_template(&service.spec).container_spec.is_some_and(|spec| spec.tty == Some(true));
+    let tty = service.spec.task.container.tty;
     Ok(answer(node.clone(), Scope::Service(service.id), options, tty))
 }
 

@@ -18,8 +18,8 @@ mod tests;
 pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
 pub(super) use show::{image_text, show, show_template_of};
-pub use spelling::of_models;
 pub(super) use spelling::Spelt;
+pub use spelling::of_models;
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.
 const NS_PER_MS: i64 = 1_000_000;

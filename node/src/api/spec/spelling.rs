@@ -43,7 +43,9 @@ pub fn of_models(value: &mut Value) -> bool {
 
 fn rename(value: &mut Value, from: &str, to: &str) -> bool {
     match value {
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| rename(item, from, to) || any),
+        Value::Array(items) => {
+            items.iter_mut().map(|item| rename(item, from, to)).filter(|changed| *changed).count() > 0
+        }
         Value::Object(fields) => {
             let mut changed = false;
             // Nowhere else: a label may have any name.

@@ -57,7 +57,7 @@ async fn logs_of_a_task_and_of_its_container_are_the_same_wherever_it_runs() {
         format!("/tasks/{far}/logs?stdout=1"),
         format!("/containers/{far}/logs?stdout=1"),
         format!("/containers/web.2.{far}/logs?stdout=1"),
-        format!("/containers/web.2/logs?stdout=1"),
+        "/containers/web.2/logs?stdout=1".to_owned(),
         format!("/containers/{}/logs?stdout=1", &far[..12]),
     ] {
         assert_eq!(logs(&path).await, [(1, "three\n".to_owned())], "{path}");

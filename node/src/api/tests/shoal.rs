@@ -178,6 +178,16 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
             service.spec = spec;
             Ok(Receipt::Service { id, version: service.version })
         }
+        Command::RollbackService { id, version: _, to } => {
+            let service = views.services.iter_mut().find(|service| service.id == id);
+            let service = service.ok_or(CommandError::NoSuchService(id))?;
+            let kept = service.history.iter().find(|kept| to.is_none_or(|to| kept.version == to));
+            let name = || service.spec.name.clone();
+            let spec = kept.ok_or_else(|| CommandError::NotKept { name: name(), version: to })?.spec.clone();
+            service.version += 1;
+            service.spec = spec;
+            Ok(Receipt::Service { id, version: service.version })
+        }
         Command::RemoveService(id) => {
             views.services.retain(|service| service.id != id);
             Ok(Receipt::Done)
