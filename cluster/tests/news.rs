@@ -138,7 +138,7 @@ fn a_member_that_tells_of_things_that_are_not_is_asked_for_a_bounded_number_of_t
     for round in 0..50_u64 {
         let line = |number: u64| {
             let of = Short((round << 32 | number).to_be_bytes());
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 Line::Report { of, head: Head { epoch: u64::MAX, edition: u32::MAX, seq: u64::MAX } }
             } else {
                 Line::Writes { of, epoch: number, upto: u64::MAX, beyond: u64::MAX }
