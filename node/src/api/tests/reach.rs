@@ -1,18 +1,24 @@
 //! Logs, commands and questions about containers, as clients ask for them.
 
+use axum::body::{Body, to_bytes};
 use axum::http::{Method, StatusCode};
 use futures::FutureExt;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tower::ServiceExt;
 
 use super::shoal::Shoal;
 use super::{ask, get, refused, send};
 use crate::api;
 
-/// Returns the frames of a multiplexed stream.
+/// Returns the frames of a multiplexed stream, none of which is long.
 fn frames(text: &Value) -> Vec<(u8, String)> {
-    let mut rest = text.as_str().unwrap().as_bytes();
+    cut(text.as_str().unwrap().as_bytes())
+}
+
+fn cut(mut rest: &[u8]) -> Vec<(u8, String)> {
     let mut frames = Vec::new();
     while let Some((&[stream, 0, 0, 0, a, b, c, d], after)) = rest.split_first_chunk::<8>() {
         let (text, after) = after.split_at(u32::from_be_bytes([a, b, c, d]) as usize);
@@ -24,7 +30,10 @@ fn frames(text: &Value) -> Vec<(u8, String)> {
 }
 
 async fn logs(path: &str) -> Vec<(u8, String)> {
-    frames(&get(path).await)
+    let request = axum::http::Request::get(path).body(Body::empty()).unwrap();
+    let answer = api::router::router(Shoal::new().handle).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    cut(&to_bytes(answer.into_body(), 1 << 20).await.unwrap())
 }
 
 #[tokio::test]
@@ -77,9 +86,7 @@ async fn logs_of_a_task_and_of_its_container_are_the_same_wherever_it_runs() {
 
 #[tokio::test]
 async fn a_followed_log_shows_what_is_there_and_stays_open() {
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-    let request = axum::http::Request::get("/containers/web.2/logs?stdout=1&follow=1").body(axum::body::Body::empty());
+    let request = axum::http::Request::get("/containers/web.2/logs?stdout=1&follow=1").body(Body::empty());
     let answer = api::router::router(Shoal::new().handle).oneshot(request.unwrap()).await.unwrap();
     let mut body = answer.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
