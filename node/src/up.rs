@@ -18,6 +18,8 @@ use shoal_runtime::container::{Runtime, ShimCommand};
 use shoal_runtime::image::ImageStore;
 use shoal_runtime::image::registry::Registries;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{self, About, NodeHandle, Request, Tokens};
 use crate::cli::up::UpArgs;
@@ -161,6 +163,8 @@ impl Node {
             images: Arc::clone(&images),
             views: views.clone(),
             events: task_events,
+            stopping: CancellationToken::new(),
+            jobs: TaskTracker::new(),
         });
         serve_peers(&transport, &images);
         tokio::spawn(admission::serve(
