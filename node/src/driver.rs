@@ -109,6 +109,11 @@ impl Driver {
                 }
                 Some(event) = inputs.tasks.recv() => {
                     self.core.handle(self.clock.now(), Input::Task(event));
+                    // When a hundred tasks start at once, their events come in bursts.
+                    for _ in 1..INPUTS_PER_TURN {
+                        let Ok(event) = inputs.tasks.try_recv() else { break };
+                        self.core.handle(self.clock.now(), Input::Task(event));
+                    }
                     Vec::new()
                 }
                 Ok(()) = inputs.images.changed() => {

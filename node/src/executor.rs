@@ -10,13 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci_spec::image::ImageConfiguration;
 use shoal_cluster::intent::service::container::MountSource;
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
 use shoal_dns::DnsServer;
 use shoal_overlay::Overlay;
-use shoal_runtime::container::{ContainerState, ContainerStatus, Exit, Runtime};
+use shoal_runtime::container::{ContainerState, ContainerStatus, Exit, FailureKind, Runtime, StartError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::health::HealthBoard;
 pub use self::options::check;
@@ -51,6 +53,10 @@ pub struct Host {
     pub views: watch::Receiver<Arc<Views>>,
     /// Where events go.
     pub events: mpsc::UnboundedSender<TaskEvent>,
+    /// Ends every task of this node, and lets none begin: the node stops.
+    pub stopping: CancellationToken,
+    /// All that is under way here.
+    pub jobs: TaskTracker,
 }
 
 impl Host {
@@ -77,10 +83,11 @@ pub async fn run(host: Arc<Host>, mut commands: mpsc::UnboundedReceiver<TaskComm
     let mut jobs: BTreeMap<TaskId, CancellationToken> = recover(&host).await;
     while let Some(command) = commands.recv().await {
         match command {
+            TaskCommand::Start(_) if host.stopping.is_cancelled() => {}
             TaskCommand::Start(order) => {
                 if let std::collections::btree_map::Entry::Vacant(vacant) = jobs.entry(order.id) {
-                    let stop = vacant.insert(CancellationToken::new()).clone();
-                    tokio::spawn(start(Arc::clone(&host), order, stop));
+                    let stop = vacant.insert(host.stopping.child_token()).clone();
+                    host.jobs.spawn(start(Arc::clone(&host), order, stop));
                 }
             }
             TaskCommand::Stop(id) => match jobs.get(&id) {
@@ -89,8 +96,8 @@ pub async fn run(host: Arc<Host>, mut commands: mpsc::UnboundedReceiver<TaskComm
             },
             TaskCommand::Remove(id) => {
                 jobs.remove(&id);
-                let host = Arc::clone(&host);
-                tokio::spawn(async move { remove(&host, id).await });
+                let removing = Arc::clone(&host);
+                host.jobs.spawn(async move { remove(&removing, id).await });
             }
         }
     }
@@ -130,12 +137,12 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
     // Before anything else is said of them: the agent ends what it does not know.
     host.tell(TaskEvent::Recovered { running, starting });
     for order in orders {
-        let stop = CancellationToken::new();
+        let stop = host.stopping.child_token();
         jobs.insert(order.id, stop.clone());
-        let host = Arc::clone(host);
-        tokio::spawn(async move {
-            let _held = host.images.hold(&order.spec.image);
-            finish(&host, &order, &stop).await;
+        let adopting = Arc::clone(host);
+        host.jobs.spawn(async move {
+            let _held = adopting.images.hold(&order.spec.image);
+            finish(&adopting, &order, &stop).await;
         });
     }
     jobs
@@ -179,7 +186,7 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
     let mut spec = spec::container(host, order, &image.config, layers, dns);
     let label = serde_json::to_string(order).map_err(|error| told(&error))?;
     spec.labels.insert(ORDER_LABEL.to_owned(), label);
-    let failed = |error: shoal_runtime::container::StartError| (Some(error.exit_code()), chain(&error));
+    let failed = |error: StartError| (Some(error.exit_code()), chain(&error) + &foreign(&error, &image.config));
     let created = host.runtime.create(&spec).await.map_err(failed)?;
     host.overlay.attach(&key, created.pid, order.addresses).await.map_err(|error| told(&error))?;
     host.runtime.start(&key).await.map_err(failed)
@@ -213,6 +220,27 @@ fn set_resolvers(host: &Host, order: &TaskOrder) {
 /// Takes that back: its addresses will be another's.
 fn reset_resolvers(host: &Host, order: &TaskOrder) {
     order.addresses.iter().for_each(|address| host.dns.set_resolvers(address, &[]));
+}
+
+/// Returns the likely reason for a command that cannot be executed: the image is for another processor. Only then, as
+/// the kernel may know how to run programs of others (binfmt_misc).
+fn foreign(error: &StartError, image: &ImageConfiguration) -> String {
+    let (theirs, ours) = (image.architecture().to_string(), crate::host::architecture());
+    match error {
+        StartError::Failed { kind: FailureKind::CommandNotExecutable, .. } if theirs != ours => {
+            format!(
+                " (the image is for {theirs}, this node is {ours}: use an image for {ours} or for several platforms)"
+            )
+        }
+        StartError::Failed { .. }
+        | StartError::Invalid(_)
+        | StartError::Exists(_)
+        | StartError::Missing(_)
+        | StartError::NotCreated(_)
+        | StartError::NotRunning(_)
+        | StartError::Shim(_)
+        | StartError::Io { .. } => String::new(),
+    }
 }
 
 /// Waits for the end of a running task, or ends it when asked or when it does not work, and tells.
@@ -273,30 +301,40 @@ async fn remove(host: &Host, id: TaskId) {
     }
 }
 
-/// Ends all tasks of this node, side by side: the node stops.
+/// Ends all tasks of this node, side by side, those included whose containers are being made: the node stops.
 pub async fn stop_all(host: &Arc<Host>) {
-    let mut ends = tokio::task::JoinSet::new();
-    for container in host.runtime.list() {
+    host.stopping.cancel();
+    host.jobs.close();
+    host.jobs.wait().await;
+    let removing = host.runtime.list().into_iter().map(|container| {
         let host = Arc::clone(host);
-        ends.spawn(async move {
-            let order = order_of(&container);
-            if let (ContainerState::Running { .. }, Some(order)) = (&container.state, order) {
-                let grace = Duration::from_millis(order.spec.stop_grace_ms);
-                if let Err(error) = host.runtime.stop(&container.id, spec::stop_signal(&order), grace).await {
-                    tracing::warn!(task = container.id, error = chain(&error), "cannot stop a task");
-                }
-            }
+        async move {
             if let Err(error) = host.runtime.remove(&container.id).await {
                 tracing::warn!(task = container.id, error = chain(&error), "cannot remove a container");
             }
-        });
-    }
-    while ends.join_next().await.is_some() {}
+        }
+    });
+    futures::future::join_all(removing).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_for_another_processor_is_named_when_its_command_cannot_be_executed() {
+        let other = if crate::host::architecture() == "arm64" { "amd64" } else { "arm64" };
+        let image = |architecture: &str| -> ImageConfiguration {
+            let rootfs = serde_json::json!({ "type": "layers", "diff_ids": [] });
+            let config = serde_json::json!({ "architecture": architecture, "os": "linux", "rootfs": rootfs });
+            serde_json::from_value(config).unwrap()
+        };
+        let failed = |kind| StartError::Failed { kind, message: "exec format error".to_owned() };
+        let told = foreign(&failed(FailureKind::CommandNotExecutable), &image(other));
+        assert!(told.contains(&format!("the image is for {other}")), "{told}");
+        assert_eq!(foreign(&failed(FailureKind::CommandNotFound), &image(other)), "");
+        assert_eq!(foreign(&failed(FailureKind::CommandNotExecutable), &image(crate::host::architecture())), "");
+    }
 
     #[test]
     fn ends_are_told_in_dockers_words_with_signal_and_memory() {

@@ -18,6 +18,8 @@ use shoal_runtime::container::{Runtime, ShimCommand};
 use shoal_runtime::image::ImageStore;
 use shoal_runtime::image::registry::Registries;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{self, About, NodeHandle, Request, Tokens};
 use crate::cli::up::UpArgs;
@@ -171,6 +173,8 @@ impl Node {
             health: Arc::clone(&health),
             views: views.clone(),
             events: task_events,
+            stopping: CancellationToken::new(),
+            jobs: TaskTracker::new(),
         });
         serve_peers(&transport, &images);
         let local: Arc<dyn Tasks> = Arc::new(reach::Local::new(host.runtime.clone()));

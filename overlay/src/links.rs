@@ -16,6 +16,9 @@ use crate::veth;
 /// Wishes that may wait; who comes later waits to hand his in.
 const QUEUE: usize = 256;
 
+/// Links that are removed together: the kernel waits for all processors at each removal, once for all of a group.
+const DETACHED_AT_ONCE: usize = 64;
+
 type Answer = oneshot::Sender<Result<(), LinkError>>;
 
 enum Wish {
@@ -90,9 +93,37 @@ async fn work(interface: String, mtu: u16, mut wishes: mpsc::Receiver<(Wish, Ans
         Err(error) => return ready.say(Err(error.into())),
     };
     ready.say(Ok(()));
-    while let Some((wish, answer)) = wishes.recv().await {
+    let mut next = None;
+    loop {
+        let Some((wish, answer)) = (match next.take() {
+            Some(next) => Some(next),
+            None => wishes.recv().await,
+        }) else {
+            return;
+        };
         // Whoever asked may have given up waiting; the wish is carried out all the same.
-        let _ = answer.send(worker.fulfil(wish).await);
+        let Wish::Detach { key } = wish else {
+            let _ = answer.send(worker.fulfil(wish).await);
+            continue;
+        };
+        let (mut keys, mut answers) = (vec![key], vec![answer]);
+        while keys.len() < DETACHED_AT_ONCE {
+            match wishes.try_recv() {
+                Ok((Wish::Detach { key }, answer)) => {
+                    keys.push(key);
+                    answers.push(answer);
+                }
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let results = veth::detach(&worker.netlink, &keys).await;
+        for (answer, result) in answers.into_iter().zip(results) {
+            let _ = answer.send(result);
+        }
     }
 }
 
@@ -114,7 +145,7 @@ impl Worker {
                 Ok(())
             }
             Wish::Attach { key, pid, addresses } => veth::attach(&self.netlink, &key, pid, addresses, self.mtu).await,
-            Wish::Detach { key } => veth::detach(&self.netlink, &key).await,
+            Wish::Detach { key } => veth::detach(&self.netlink, &[key]).await.pop().unwrap_or(Ok(())),
             Wish::Retain { keys } => veth::retain(&self.netlink, &keys).await,
         }
     }

@@ -24,6 +24,8 @@ const INSIDE: &str = "eth0";
 const PREFIX: &str = "sh";
 /// What every host-side interface is labelled with, before the task's key: only these are ours to remove.
 const ALIAS: &str = "shoal task ";
+/// The group of links that are being removed; the number is drawn at random, since groups have no owners.
+const DOOMED: u32 = 0x5ea1_9d3c;
 /// The gateway that a task sees; it exists on its link only (RFC 3927).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The same for IPv6 (RFC 4291 §2.5.6).
@@ -54,12 +56,47 @@ pub(crate) async fn attach(
     set_outside(netlink, &name, host, key, addresses, inner).await
 }
 
-/// Removes the link of the task `key`, if there is one.
-pub(crate) async fn detach(netlink: &Netlink, key: &str) -> Result<(), LinkError> {
-    let name = host_name(key);
-    match netlink.find(&name).await? {
-        Some(link) => remove(netlink, &name, link.header.index).await,
-        None => Ok(()),
+/// Removes the links of the tasks `keys`, where there are any. Returns a result for each.
+pub(crate) async fn detach(netlink: &Netlink, keys: &[String]) -> Vec<Result<(), LinkError>> {
+    let mut results = Vec::new();
+    let mut doomed = Vec::new();
+    for key in keys {
+        let name = host_name(key);
+        results.push(match netlink.find(&name).await {
+            Ok(Some(link)) => {
+                doomed.push((results.len(), name, link.header.index));
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        });
+    }
+    // One alone is as well removed as such; and each one that the group did not take along.
+    if doomed.len() < 2 || remove_group(netlink, &doomed).await.is_err() {
+        for (number, name, index) in doomed {
+            results[number] = remove(netlink, &name, index).await;
+        }
+    }
+    results
+}
+
+/// Puts links into one group and removes that. Nothing else is ever in it, unless another node of ours in this network
+/// namespace is about to remove it too.
+async fn remove_group(netlink: &Netlink, links: &[(usize, String, u32)]) -> Result<(), LinkError> {
+    for (_, name, index) in links {
+        let message = LinkUnspec::new_with_index(*index).append_extra_attribute(LinkAttribute::Group(DOOMED)).build();
+        match netlink.change(name, message).await {
+            // It went with its task's namespace.
+            Err(LinkError::Netlink { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+            result => result?,
+        }
+    }
+    let mut request = netlink.handle.link().del(0);
+    request.message_mut().attributes.push(LinkAttribute::Group(DOOMED));
+    match request.execute().await {
+        Ok(()) => Ok(()),
+        Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(()),
+        Err(error) => Err(refused("remove the links of ended tasks".to_owned(), error)),
     }
 }
 

@@ -43,15 +43,20 @@ pub async fn run(images: Arc<Images>, high_water_percent: u8) {
 
 /// Fetches and unpacks one image. Tells whether it need not be tried again soon.
 async fn fetch(images: &Arc<Images>, digest: &Digest, reference: &str, high_water_percent: u8) -> bool {
-    if images.store.image(digest).is_ok() {
+    let (store, image) = (Arc::clone(&images.store), *digest);
+    let looked = tokio::task::spawn_blocking(move || (store.image(&image).is_ok(), store.is_unpacked(&image))).await;
+    // Loaded here, or left so by a restart of the machine, it may be whole but not unpacked.
+    let (is_here, is_ready) = looked.unwrap_or_default();
+    if is_ready {
         return true;
     }
-    if images.is_busy() || !images.is_held(digest) || space::is_full(images.store.root(), high_water_percent) {
+    let has_source = is_here || images.is_held(digest);
+    if images.is_busy() || !has_source || space::is_full(images.store.root(), high_water_percent) {
         return false;
     }
     match images.ensure(reference, Some(&digest.to_string())).await {
         Ok(_) => {
-            tracing::info!(image = reference, %digest, "fetched an image ahead: this node is next in line for it");
+            tracing::info!(image = reference, %digest, "made an image ready: this node is next in line for it");
             true
         }
         Err(error) => {

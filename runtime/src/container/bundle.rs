@@ -1,8 +1,8 @@
 //! The bundle: the directory that holds all that a container is on disk.
 //!
 //! `spec.json` (the daemon's order), `exit.json` (the shim's last word), `socket`, `log.json`, `upper` and `work`
-//! (what the container wrote), `rootfs` (an empty mount point on the host), `l/` (short names for the layers) and
-//! `runtime/` (libcontainer's own state). Everything is replaced atomically or not at all.
+//! (what the container wrote), `rootfs`, `cgroups` and `runtime` (the driver's own state): empty
+//! mount points on the host; `l/` (short names for the layers). Everything is replaced atomically or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,6 +22,7 @@ pub(super) const ROOTFS: &str = "rootfs";
 pub(super) const UPPER: &str = "upper";
 pub(super) const WORK: &str = "work";
 pub(super) const LAYERS: &str = "l";
+pub(super) const CGROUPS: &str = "cgroups";
 pub(super) const RESERVE: &str = "reserve";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const CONSOLE: &str = "console";
@@ -37,30 +38,17 @@ pub(super) fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Writes a file so that a reader finds it whole or not at all.
+/// Writes a file so that a reader finds it whole or not at all. It is not synced: nothing of a container outlives a crash
+/// of the host, and one whose end is not known then has ended with the host.
 pub(super) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
-    replace(directory, name, value, false)
-}
-
-/// As [`write()`], and it survives a crash of the host once this has returned.
-pub(super) fn write_durably<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
-    replace(directory, name, value, true)?;
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    File::open(directory)?.sync_all()
-}
-
-fn replace<T: Serialize>(directory: &Path, name: &str, value: &T, sync: bool) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     let temporary = directory.join(format!("{name}.new"));
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(&bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
     fs::rename(&temporary, directory.join(name))
 }
 
-/// Reads a file that [`write_durably`] wrote. A file that is not ours to believe is an error.
+/// Reads a file that [`write()`] wrote. A file that is not ours to believe is an error.
 pub(super) fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> io::Result<T> {
     let path = directory.join(name);
     if fs::metadata(&path)?.len() > FILE_BYTES_MAX {
@@ -133,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_written_durably_is_read_back() {
+    fn a_file_is_read_back_and_its_draft_is_gone() {
         let top = tempfile::tempdir().unwrap();
-        write_durably(top.path(), "value.json", &vec![1, 2, 3]).unwrap();
+        write(top.path(), "value.json", &vec![1, 2, 3]).unwrap();
         assert_eq!(read::<Vec<i32>>(top.path(), "value.json").unwrap(), [1, 2, 3]);
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 1);
     }

@@ -3,8 +3,10 @@
 //! Limits are written by libcontainer; this is what is needed around it. Runs only in a shim, which also mounts the
 //! hierarchies privately where a network namespace made by other tools hides them (`ip netns exec` mounts a new `/sys`).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,15 +20,6 @@ const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// How often emptying and removing is tried, with growing pauses: about four seconds in all.
 const ATTEMPTS: u32 = 60;
-
-/// Returns where the hierarchies are inside a container: libcontainer mounts those of v1 writable.
-pub(super) fn paths_inside() -> io::Result<Vec<String>> {
-    let hierarchies = visible()?;
-    let mut paths: Vec<String> = hierarchies.iter().map(|found| found.mount_point.display().to_string()).collect();
-    paths.retain(|path| path != MOUNT_POINT);
-    paths.push(MOUNT_POINT.to_owned());
-    Ok(paths)
-}
 
 /// One container's group in every hierarchy of the host.
 pub(super) struct Cgroup {
@@ -105,6 +98,36 @@ impl Cgroup {
             Kind::V2 => !has_v1,
             Kind::Named => false,
         })
+    }
+
+    /// Returns where the hierarchies are inside a container, innermost first: runtimes mount those of v1 writable.
+    pub(super) fn paths_inside(&self) -> Vec<String> {
+        let mut paths: Vec<String> =
+            self.hierarchies.iter().map(|found| found.mount_point.display().to_string()).collect();
+        paths.retain(|path| path != MOUNT_POINT);
+        paths.push(MOUNT_POINT.to_owned());
+        paths
+    }
+
+    /// Mounts at `directory` what a container is to see of v1, its own group in each hierarchy, all read-only. Bound into
+    /// the container it is one mount there, instead of one for each hierarchy, which libcontainer makes at great length.
+    pub(super) fn mount_view(&self, directory: &Path) -> io::Result<()> {
+        let hidden = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | hidden;
+        let none = None::<&str>;
+        mount(Some("tmpfs"), directory, Some("tmpfs"), hidden, Some("mode=755,size=64k"))?;
+        for (hierarchy, group) in self.used_groups() {
+            let Some(name) = hierarchy.mount_point.file_name() else { continue };
+            let target = directory.join(name);
+            fs::create_dir(&target)?;
+            mount(Some(&group), &target, none, MsFlags::MS_BIND, none)?;
+            mount(none, &target, none, read_only, none)?;
+            // Programs look for each controller by its own name.
+            for alias in name.to_string_lossy().split(',').filter(|alias| **alias != *name) {
+                symlink(name, directory.join(alias))?;
+            }
+        }
+        Ok(mount(none, directory, none, read_only, none)?)
     }
 
     /// Returns the processes of the group, those of groups below it included, as far as they are visible here.
@@ -206,6 +229,11 @@ fn visible() -> io::Result<Vec<Hierarchy>> {
         };
         statfs(&hierarchy.mount_point).is_ok_and(|found| found.filesystem_type() == expected)
     });
+    // One that a later mount of its like hides is there under the same name: the later counts, once.
+    let mut seen = BTreeSet::new();
+    hierarchies.reverse();
+    hierarchies.retain(|hierarchy| seen.insert(hierarchy.mount_point.clone()));
+    hierarchies.reverse();
     Ok(hierarchies)
 }
 

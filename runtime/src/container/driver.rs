@@ -67,6 +67,14 @@ impl Driver {
         }
     }
 
+    /// Whether the container may get its view of the cgroups from us; other programs insist on mounting it themselves.
+    pub(super) fn takes_cgroup_view(&self) -> bool {
+        match self {
+            Self::Native => true,
+            Self::External(_) => false,
+        }
+    }
+
     /// Says why this driver cannot do what a spec asks, if so.
     pub(super) fn check(&self, spec: &ContainerSpec) -> Result<(), Failure> {
         match self {

@@ -4,6 +4,7 @@
 //! JSON. Stricter than Docker's default: no `CAP_MKNOD` and no-new-privileges, unless asked for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -73,6 +74,8 @@ pub(super) struct Host {
     pub(super) oom_score_adj: i32,
     /// Where cgroup hierarchies appear inside, innermost first; all are made read-only.
     pub(super) cgroup_paths: Vec<String>,
+    /// A directory that holds what is to be seen of the cgroups, read-only already; otherwise the runtime mounts them.
+    pub(super) cgroup_view: Option<PathBuf>,
     /// Whether cgroups can hold a list of devices (v1); without one, none is written.
     pub(super) device_list: bool,
 }
@@ -101,8 +104,10 @@ pub(super) fn config(spec: &ContainerSpec, user: &User, devices: &[FoundDevice],
     let kinds = ["pid", "mount", "network", "ipc", "uts", "cgroup"].into_iter();
     let namespaces: Vec<Value> = kinds.map(|kind| json!({ "type": kind })).collect();
     let masked = [&MASKED_PATHS[..], &MASKED_DIRS[..]].concat();
-    let read_only = READONLY_PATHS.iter().map(|path| (*path).to_owned()).chain(host.cgroup_paths.iter().cloned());
-    let read_only: Vec<String> = read_only.collect();
+    let mut read_only: Vec<String> = READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect();
+    if host.cgroup_view.is_none() {
+        read_only.extend(host.cgroup_paths.iter().cloned());
+    }
     let process = process(spec, user, host);
     let mut linux = json!({
         "cgroupsPath": format!("/{}/{}", spec.cgroup_parent.trim_matches('/'), spec.id),
@@ -121,7 +126,7 @@ pub(super) fn config(spec: &ContainerSpec, user: &User, devices: &[FoundDevice],
         "root": { "path": bundle::ROOTFS, "readonly": spec.readonly_rootfs },
         "hostname": hostname(spec),
         "process": process,
-        "mounts": mounts(spec),
+        "mounts": mounts(spec, host),
         "linux": linux,
     })
 }
@@ -236,7 +241,7 @@ fn sysctls(spec: &ContainerSpec) -> BTreeMap<String, String> {
     sysctls
 }
 
-fn mounts(spec: &ContainerSpec) -> Vec<Value> {
+fn mounts(spec: &ContainerSpec, host: &Host) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let shm_size = format!("size={}", spec.shm_bytes.unwrap_or(SHM_BYTES));
     let mut mounts = vec![
@@ -244,7 +249,13 @@ fn mounts(spec: &ContainerSpec) -> Vec<Value> {
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        match &host.cgroup_view {
+            Some(view) => json!({
+                "destination": "/sys/fs/cgroup", "type": "bind", "source": view,
+                "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"],
+            }),
+            None => mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        },
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
     ];

@@ -96,7 +96,7 @@ fn run(bundle: &Path, driver: &Driver) -> io::Result<()> {
 
 /// Writes down the end, on a full disk too: what was kept back for it goes first, then the container's own log.
 fn write_exit(exit: &Exit) -> io::Result<()> {
-    let write = || bundle::write_durably(Path::new(""), bundle::EXIT, exit);
+    let write = || bundle::write(Path::new(""), bundle::EXIT, exit);
     let _ = fs::remove_file(bundle::RESERVE);
     write().or_else(|_| {
         let _ = fs::remove_file(bundle::LOG);
@@ -124,7 +124,6 @@ fn refuse(daemon: &UnixStream, failure: Failure) -> io::Result<()> {
 fn clean(cgroup: &Cgroup) -> io::Result<()> {
     rootfs::unmount();
     cgroup.remove()?;
-    fs::remove_dir_all(bundle::LIBCONTAINER).or_else(ignore_missing)?;
     fs::remove_file(bundle::SOCKET)
 }
 

@@ -5,13 +5,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use shoal_runtime::container::ContainerSpec;
+use shoal_runtime::container::{ContainerSpec, LogLimits};
 
 use super::Case;
 use super::lab::{Lab, output, within};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_full_disk_is_told_and_leaves_nothing", a_full_disk_is_told_and_leaves_nothing),
+    ("a_container_that_fills_its_log_keeps_its_last_lines", a_container_that_fills_its_log_keeps_its_last_lines),
     ("orphans_and_zombies_end_with_their_container", orphans_and_zombies_end_with_their_container),
 ];
 
@@ -49,6 +50,30 @@ fn a_full_disk_is_told_and_leaves_nothing(lab: &Lab) {
         runtime.remove("flood").await.unwrap();
     });
     drop(mounted);
+}
+
+fn a_container_that_fills_its_log_keeps_its_last_lines(lab: &Lab) {
+    let log = LogLimits { file_bytes_max: 32 * 1024, files_max: 3 };
+    // One line without an end, then many: each part of the first is a line of the log.
+    let script = "dd if=/dev/zero bs=1024 count=300 2>/dev/null; echo; \
+        x=0; while [ $x -lt 5000 ]; do echo line $x of many; x=$((x + 1)); done";
+    lab.block_on(async {
+        let runtime = lab.open().await;
+        runtime.create(&ContainerSpec { log, ..lab.spec("chatty", script) }).await.unwrap();
+        runtime.start("chatty").await.unwrap();
+        assert_eq!(within(runtime.wait("chatty")).await.unwrap().code, 0);
+        let kept = output(&runtime, "chatty").await;
+        assert!(kept.ends_with("line 4998 of many\nline 4999 of many\n"), "{}", &kept[kept.len() - 80..]);
+        let bundle = lab.state_dir().join("containers/chatty");
+        let logs = fs::read_dir(bundle)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("log.json"));
+        let bytes: u64 = logs.map(|entry| entry.metadata().unwrap().len()).sum();
+        // A file ends with the line that fills it: at most 16 KiB, of which each NUL is six characters.
+        assert!((32 * 1024..=3 * (32 + 6 * 17) * 1024).contains(&bytes), "{bytes} bytes of log");
+        runtime.remove("chatty").await.unwrap();
+    });
 }
 
 fn orphans_and_zombies_end_with_their_container(lab: &Lab) {

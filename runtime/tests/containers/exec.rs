@@ -9,7 +9,7 @@ use shoal_runtime::log::LogQuery;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Case;
-use super::lab::{Lab, until_output, within};
+use super::lab::{Lab, processes_with, until_output, within};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_further_command_runs_inside", a_further_command_runs_inside),
@@ -122,7 +122,10 @@ fn many_commands_leave_nothing_behind(lab: &Lab) {
     lab.block_on(async {
         let runtime = lab.open().await;
         waiting(lab, &runtime, "host").await;
-        let sockets = lab.state_dir().join("containers/host/runtime/host");
+        // Mounted where only the shim sees it.
+        let shim = processes_with(lab.state_dir().to_str().unwrap())[0];
+        let state = lab.state_dir().join("containers/host/runtime/host");
+        let sockets = format!("/proc/{shim}/root{}", state.display());
         let files = || std::fs::read_dir(&sockets).unwrap().count();
         let before = files();
         let mut execs = tokio::task::JoinSet::new();

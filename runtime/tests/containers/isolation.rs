@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     ("users_are_those_of_the_image", users_are_those_of_the_image),
     ("a_container_is_process_one_and_alone", a_container_is_process_one_and_alone),
     ("nothing_of_the_daemon_leaks_in", nothing_of_the_daemon_leaks_in),
+    ("a_container_sees_its_own_groups_where_programs_look", a_container_sees_its_own_groups_where_programs_look),
     ("privileges_are_dropped", privileges_are_dropped),
     ("loopback_is_up_and_nothing_else_is_there", loopback_is_up_and_nothing_else_is_there),
     ("a_read_only_root_cannot_be_written", a_read_only_root_cannot_be_written),
@@ -75,6 +76,28 @@ fn nothing_of_the_daemon_leaks_in(lab: &Lab) {
 /// The root's own line in `/proc/mounts` holds the relative names that the shim gave, and nothing of the host.
 fn overlay_only(text: &str, word: &str) -> bool {
     text.lines().filter(|line| line.contains(word)).all(|line| line.starts_with("overlay / "))
+}
+
+/// On hosts with v1; `cgroup_v2_alone_will_do` looks at the others.
+fn a_container_sees_its_own_groups_where_programs_look(lab: &Lab) {
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if !host.lines().any(|line| line.contains(" - cgroup ") && line.split(' ').nth(4) == Some("/sys/fs/cgroup/memory"))
+    {
+        return println!("  skipped: this host has no memory controller of cgroup v1");
+    }
+    let limits = Limits { memory_bytes: Some(32 << 20), pids_max: Some(40), ..Limits::default() };
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max; \
+        cat /sys/fs/cgroup/memory/cgroup.procs; ls /sys/fs/cgroup; cat /proc/self/mountinfo";
+    let (exit, text) = lab.run(&ContainerSpec { limits, ..lab.spec("sees", script) });
+    assert_eq!(exit.code, 0, "{text}");
+    assert!(text.starts_with("33554432\n40\n1\n"), "{text}");
+    let groups: Vec<&str> = text.lines().filter(|line| line.contains(" - cgroup ")).collect();
+    assert!(groups.len() > 1 && !text.contains("shoal-lab"), "{text}");
+    for group in groups {
+        let fields: Vec<&str> = group.split(' ').collect();
+        // Programs that look for their limits compare the mount's root with `/proc/self/cgroup`, which says `/` too.
+        assert!(fields[3] == "/" && fields[5].starts_with("ro,"), "{group}");
+    }
 }
 
 fn privileges_are_dropped(lab: &Lab) {

@@ -25,7 +25,6 @@ pub(super) struct Waiting {
 /// Creates the container of the bundle in the working directory.
 pub(super) fn create(spec: &ContainerSpec, streams: &Streams) -> Result<(Pid, Waiting), Failure> {
     let failed = Failure::doing(FailureKind::Host, "open the pipes of the container");
-    fs::create_dir_all(bundle::LIBCONTAINER).map_err(&failed)?;
     let (mut report, reporting) = ReportPipe::open().map_err(&failed)?;
     let payload = Payload { init: spec.init, filtered: !spec.privileges.unfiltered };
     let built = builder(&spec.id, payload, streams).map_err(&failed)?.and_then(|builder| {

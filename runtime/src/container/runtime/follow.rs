@@ -154,7 +154,7 @@ async fn settle(shim: &ShimCommand, bundle: &Path) -> Exit {
         finished_at_ms: now_ms(),
         started_at_ms: 0,
     };
-    if let Err(error) = bundle::write_durably(bundle, bundle::EXIT, &exit) {
+    if let Err(error) = bundle::write(bundle, bundle::EXIT, &exit) {
         tracing::warn!(bundle = %bundle.display(), %error, "cannot write down the end of a container");
     }
     exit

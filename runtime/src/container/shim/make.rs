@@ -9,11 +9,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pipe2;
 
-use super::super::cgroup::{self, Cgroup};
+use super::super::cgroup::Cgroup;
 use super::super::console::ConsoleSocket;
 use super::super::driver::{Driver, Made, Streams};
 use super::super::oci::{self, FoundDevice, Host};
@@ -39,21 +41,43 @@ pub(super) fn make(spec: &ContainerSpec, cgroup: &Cgroup, driver: &Driver) -> Re
     driver.check(spec)?;
     let user = prepare_rootfs(spec)?;
     let devices = spec.devices.iter().map(find_device).collect::<Result<Vec<_>, _>>()?;
+    mount_driver_state().map_err(Failure::doing(FailureKind::Host, "mount a place for the container's state"))?;
     let failed = Failure::doing(FailureKind::Host, "write the container's configuration");
     cgroup.create().map_err(Failure::doing(FailureKind::Host, "make the container's cgroup"))?;
     let spec = with_possible_limits(spec, cgroup)?;
-    let host = host(cgroup).map_err(Failure::doing(FailureKind::Host, "read the limits of the daemon"))?;
+    let mut host = host(cgroup).map_err(Failure::doing(FailureKind::Host, "read the limits of the daemon"))?;
+    if driver.takes_cgroup_view() && cgroup.has_v1() {
+        host.cgroup_view = Some(mount_cgroup_view(cgroup)?);
+    }
     guard_devices(&spec, &host)?;
     let config = oci::config(&spec, &user, &devices, &host, driver.wants_filter()).to_string();
     fs::write(bundle::CONFIG, config).map_err(failed)?;
     let (streams, ends) =
         open_streams(&spec).map_err(Failure::doing(FailureKind::Host, "open the pipes of the container"))?;
     let created = driver.create(&spec, streams);
+    if host.cgroup_view.is_some() {
+        // The container has its own by now.
+        let _ = umount2(bundle::CGROUPS, MntFlags::MNT_DETACH);
+    }
     let _ = fs::write("/proc/self/oom_score_adj", host.oom_score_adj.to_string());
     let (made, terminal) = created?;
     network::raise_loopback(made.pid.as_raw()).map_err(Failure::doing(FailureKind::Host, "raise the loopback link"))?;
     assemble(spec, host, made, ends, terminal)
         .map_err(Failure::doing(FailureKind::Host, "take over the streams of the container"))
+}
+
+/// The driver's own state is of use to this shim alone, and is written over and over: it never needs to reach a disk.
+fn mount_driver_state() -> io::Result<()> {
+    bundle::create_private_dir(Path::new(bundle::LIBCONTAINER))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("tmpfs"), bundle::LIBCONTAINER, Some("tmpfs"), flags, Some("mode=700,size=4m"))?)
+}
+
+fn mount_cgroup_view(cgroup: &Cgroup) -> Result<PathBuf, Failure> {
+    let failed = Failure::doing(FailureKind::Host, "mount the container's cgroups");
+    bundle::create_private_dir(Path::new(bundle::CGROUPS)).map_err(&failed)?;
+    cgroup.mount_view(Path::new(bundle::CGROUPS)).map_err(&failed)?;
+    absolute(bundle::CGROUPS)
 }
 
 /// The shim's ends of a container's pipes.
@@ -123,7 +147,7 @@ pub(super) fn resolve_user(root: &Root, user: &str, groups: &[String]) -> Result
 }
 
 fn prepare_mount(root: &Root, target: &str, source: &MountSource) -> Result<(), Failure> {
-    let missing = |what: &str, path: &std::path::Path| {
+    let missing = |what: &str, path: &Path| {
         Failure::new(FailureKind::Mount, format!("{what} {} does not exist on this node", path.display()))
     };
     match source {
@@ -205,7 +229,8 @@ fn host(cgroup: &Cgroup) -> io::Result<Host> {
         capabilities: u64::from_str_radix(permitted.trim(), 16).unwrap_or_default(),
         ulimits: hard_limits(),
         oom_score_adj: oom_score_adj.trim().parse().unwrap_or_default(),
-        cgroup_paths: cgroup::paths_inside()?,
+        cgroup_paths: cgroup.paths_inside(),
+        cgroup_view: None,
         device_list: cgroup.group_with("devices").is_some(),
     })
 }
@@ -221,7 +246,7 @@ fn hard_limits() -> BTreeMap<&'static str, u64> {
 }
 
 /// The bundle's absolute path: other programs change their working directory.
-pub(super) fn absolute(name: &str) -> Result<std::path::PathBuf, Failure> {
+pub(super) fn absolute(name: &str) -> Result<PathBuf, Failure> {
     let here = env::current_dir().map_err(Failure::doing(FailureKind::Host, "find the bundle"))?;
     Ok(here.join(name))
 }
