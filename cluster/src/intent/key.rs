@@ -40,7 +40,7 @@ impl Kind {
             Self::Service => 1,
             Self::Block => 2,
             Self::Node => 3,
-            Self::Volume => 4,
+            Self::Volume => 5,
         }
     }
 }
