@@ -46,7 +46,8 @@ pub enum Bond {
 pub fn bonds(intent: &Intent) -> BTreeMap<ServiceId, Bond> {
     let mut bonds = BTreeMap::new();
     let mut makers: BTreeMap<&VolumeName, ServiceId> = BTreeMap::new();
-    let bound = |service: &&Service| service.spec.mode == Mode::Replicated;
+    // One without slots waits for nothing, and makes nothing that others could wait for.
+    let bound = |service: &&Service| service.spec.mode == Mode::Replicated && service.spec.replicas > 0;
     let mut unbound = BTreeSet::new();
     // Those that know where they run make their other volumes there, whatever those say whose place is still open.
     for service in intent.services().filter(bound) {
@@ -185,6 +186,13 @@ mod tests {
         assert_eq!(*of(2), Bond::Waits { volume: name("data"), maker: ServiceId([1; 16]) });
         // It does not wait for one that waits.
         assert_eq!(*of(3), Bond::Makes(name("log")));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_service_without_slots() {
+        let bonds = bonds(&intent(&[mounting(1, 0, &["data"]), mounting(2, 1, &["data"])], &[]));
+        assert_eq!(bonds.get(&ServiceId([1; 16])), None);
+        assert_eq!(bonds[&ServiceId([2; 16])], Bond::Makes(name("data")));
     }
 
     #[test]

@@ -9,8 +9,10 @@ use shoal_cluster::{NodeId, Views};
 use super::lookup::node_name;
 
 /// Returns what a slot of a service that runs nowhere waits for; none if that is no volume.
-pub(super) fn waits_for(views: &Views, service: &Service) -> Option<String> {
+pub(super) fn waits_for(views: &Views, service: &Service, slot: u32) -> Option<String> {
     match views.bonds.get(&service.id)? {
+        // This is the one that makes it.
+        Bond::Makes(_) if slot == 1 => None,
         Bond::Makes(volume) => Some(format!("waits for volume {volume}, which the service's first task makes")),
         Bond::Waits { volume, maker } => {
             let maker = views.services.iter().find(|service| service.id == *maker);

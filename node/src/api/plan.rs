@@ -39,7 +39,7 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
     let service = lookup::service(&views, params.text("service").unwrap_or_default())?;
     let slot = u32::try_from(params.number("slot")?).unwrap_or(u32::MAX);
     let (id, name) = (service.id, service.spec.name.to_string());
-    let (waits, has_slot) = (bonds::waits_for(&views, service), service.spec.has_slot(slot));
+    let (waits, has_slot) = (bonds::waits_for(&views, service, slot), service.spec.has_slot(slot));
     let inputs = Inputs::clone(&views.inputs);
     let computed = tokio::task::spawn_blocking(move || Placement::of(inputs)).await;
     let placement = computed.map_err(|error| ApiError::internal(&error))?;

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use super::options::{labels, split_command};
 use crate::cli::words::{parse_cpus, parse_duration, parse_memory};
 
-/// The label that lets set-uid programs raise privileges; see `docs/services.md`.
+/// The label that lets set-uid programs raise privileges; see `docs/containers.md`.
 const NEW_PRIVILEGES: &str = "shoal.new-privileges";
 
 /// What a task runs and may use.
