@@ -22,12 +22,13 @@ impl Cluster {
     }
 
     /// Raises the verdicts that follow from what is known here, if it is for this node to do so; tells whether it did.
-    pub(crate) fn raise_verdicts(&mut self) -> bool {
+    /// `changed` says that the plan may be another than last time.
+    pub(crate) fn raise_verdicts(&mut self, changed: bool) -> bool {
         let (intent, membership, reports) = (&self.intent, &self.membership, &self.reports);
         let judged =
             [intent.declared(), intent.verdicts(), membership.standing(), reports.answering(), reports.proving()];
         let acts = self.config.plans && self.rounds.settling() == Settling::Settled;
-        if !acts || judged == self.judged {
+        if !acts || (judged == self.judged && !changed) {
             return false;
         }
         self.judged = judged;

@@ -97,7 +97,7 @@ impl Cluster {
             self.drain_membership();
             let changed = self.follow_planes();
             self.drain_agent();
-            let raised = self.raise_verdicts();
+            let raised = self.raise_verdicts(changed);
             if !changed && !raised {
                 break;
             }

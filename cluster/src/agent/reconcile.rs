@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::restart::Restart;
 use super::rolling::Goals;
-use super::task::Task;
+use super::task::{Task, Trial};
 use super::{Agent, AgentAction, Slot, Sources, block};
 use crate::clock::Now;
 use crate::id::{NodeId, TaskId};
@@ -180,7 +180,8 @@ impl Agent {
             restart.wake(now.mono);
             if let Some(block) = block.filter(|_| restart.is_ready() && room.take(service)) {
                 self.claim_volumes(sources, service);
-                self.start(now, block, service, (slot.1, aim));
+                let trial = goals.trial(service, aim.revision);
+                self.start(now, block, service, (slot.1, aim, trial));
             }
         }
     }
@@ -200,7 +201,7 @@ impl Agent {
     }
 
     /// Starts a task, if there is an address for it and room in the report.
-    fn start(&mut self, now: Now, block: Block, service: &Service, (slot, aim): (u32, Aim<'_>)) {
+    fn start(&mut self, now: Now, block: Block, service: &Service, (slot, aim, trial): (u32, Aim<'_>, Option<Trial>)) {
         if self.tasks.len() >= TASKS_PER_NODE_MAX && !self.forget_oldest() {
             return;
         }
@@ -217,7 +218,8 @@ impl Agent {
             addresses: block.host(host),
             spec: aim.task.clone(),
         };
-        let task = Task::new(&order, self.counter, now.wall_ms);
+        let mut task = Task::new(&order, self.counter, now.wall_ms);
+        task.trial = trial;
         self.actions.push_back(AgentAction::Report(task.report.clone()));
         self.tasks.insert(order.id, task);
         self.actions.push_back(AgentAction::Task(TaskCommand::Start(order)));
@@ -275,7 +277,7 @@ fn runs_at<'a>(node: &NodeId, task: &Task, sources: Sources<'a>, service: &'a Se
         report.tasks.values().any(|other| {
             (other.service, other.slot) == task.slot()
                 && other.state == TaskState::Running
-                && (other.revision == task.report.revision || goals.knows(service, other.revision))
+                && goals.succeeds(service, other.revision, task.report.revision)
         })
     })
 }

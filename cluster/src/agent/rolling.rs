@@ -66,11 +66,24 @@ impl<'a> Goals<'a> {
             && (before == Some(goal.target.revision) || self.reaches(service, slot))
     }
 
-    /// Tells whether a revision is one that the slots of this service run on purpose.
-    pub(super) fn knows(&mut self, service: &'a Service, revision: u64) -> bool {
+    /// Tells whether a task of revision `other` on the node that a slot is given to is a successor for one of revision
+    /// `own`: the same, or one that the service's slots run on purpose. While slots move none goes back by moving to
+    /// another node.
+    pub(super) fn succeeds(&mut self, service: &'a Service, other: u64, own: u64) -> bool {
         let goal = self.of(service);
-        let later = mutation::on(Mutation::RevisionByOrder) && revision > goal.target.revision;
-        later || goal.target.revision == revision || goal.base.is_some_and(|base| base.revision == revision)
+        let moves = matches!(goal.stage, Stage::There(_));
+        if mutation::on(Mutation::RevisionByOrder) && other > goal.target.revision {
+            return true;
+        }
+        let back = own == goal.target.revision && moves;
+        other == own || other == goal.target.revision || (goal.base.is_some_and(|base| base.revision == other) && !back)
+    }
+
+    /// Returns which rollout the end of a task of this revision is a failure of, if of any.
+    pub(super) fn trial(&mut self, service: &'a Service, revision: u64) -> Option<Trial> {
+        let goal = self.of(service);
+        let leg = goal.leg().filter(|_| revision == goal.target.revision)?;
+        Some(Trial { leg, monitor: Duration::from_millis(goal.config.monitor_ms) })
     }
 
     /// Returns how long a moved task of a service is watched.
@@ -91,14 +104,11 @@ impl Agent {
         for task in self.tasks.values_mut().filter(|task| task.report.state < TaskState::Stopping) {
             task.trial = None;
             let Some(service) = sources.intent.service(&task.report.service) else { continue };
-            let goal = goals.of(service);
-            let Some(leg) = goal.leg().filter(|_| task.report.revision == goal.target.revision) else { continue };
-            if task.report.stable {
+            let Some(trial) = goals.trial(service, task.report.revision).filter(|_| !task.report.stable) else {
                 continue;
-            }
-            let monitor = Duration::from_millis(goal.config.monitor_ms);
-            task.trial = Some(Trial { leg, monitor });
-            let watch = monitor + Duration::from_millis(goal.config.delay_ms);
+            };
+            task.trial = Some(trial);
+            let watch = trial.monitor + Duration::from_millis(goals.of(service).config.delay_ms);
             let watch = if mutation::on(Mutation::MonitorIgnored) { Duration::ZERO } else { watch };
             let Some(due) = task.due(watch) else { continue };
             if due <= now.mono {

@@ -111,18 +111,20 @@ impl<'a> Goal<'a> {
         }
     }
 
-    /// Tells whether a task with this report shows that its slot has arrived.
+    /// Tells whether a task with this report shows that its slot has arrived. Once a rollout has ended, what became of a
+    /// task of the target is no longer of account: one that fails again and again must not hold up the others for ever.
     fn is_shown_by(&self, report: &TaskReport) -> bool {
         let again = self.target.task.restart.condition == RestartCondition::Any;
+        let settled = self.stage == Stage::Settled;
         report.revision == self.target.revision
             && match report.state {
-                TaskState::Running => report.stable || self.stage == Stage::Settled,
-                TaskState::Complete => !again,
+                TaskState::Running => report.stable || settled,
+                TaskState::Complete => !again || settled,
+                TaskState::Failed => settled,
                 TaskState::Accepted
                 | TaskState::Preparing
                 | TaskState::Starting
                 | TaskState::Stopping
-                | TaskState::Failed
                 | TaskState::Shutdown => false,
             }
     }

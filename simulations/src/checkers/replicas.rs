@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_cluster::intent::service::{Mode, Service};
-use shoal_cluster::intent::update::Verdict;
+use shoal_cluster::intent::update::{UpdateOrder, Verdict};
+use shoal_cluster::plan::rollout::Goal;
 use shoal_cluster::{Cluster, NodeId, ServiceId};
 
 use crate::workload;
@@ -87,10 +88,13 @@ fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
         let verdict = core.intent().verdict(service);
         let paused = matches!(verdict, Verdict::Paused | Verdict::RollbackPaused);
         let (revision, task) = service.effective(verdict);
+        // Start-first an old task runs on beside a new one that never runs for long enough.
+        let goal = Goal::of(service, verdict);
+        let beside = workload::is_flawed(task) && goal.config.order == UpdateOrder::StartFirst;
         let slot = Slot {
             at: None,
-            revision: Some(revision).filter(|_| !paused),
-            flawed: !paused && workload::is_flawed(task),
+            revision: Some(revision).filter(|_| !paused && !beside),
+            flawed: workload::is_flawed(task) && !paused,
             count: 0,
         };
         match service.spec.mode {

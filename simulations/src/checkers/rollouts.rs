@@ -1,11 +1,12 @@
 //! Promise 4: a rollout ends, all nodes agree how, and on its way no more slots move at once than its parallelism says.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_cluster::id::Leg;
 use shoal_cluster::intent::service::Service;
 use shoal_cluster::intent::update::UpdateOrder;
-use shoal_cluster::plan::rollout::{Goal, Stage};
+use shoal_cluster::plan::rollout::{self, Goal, Standing};
 use shoal_cluster::{Cluster, NodeId, ServiceId, TaskOrder};
 
 use crate::containers::{Container, Phase};
@@ -27,10 +28,27 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
             }
         }
     }
-    match core.intent().rolling().find(|service| !waits_for_room(world, core, service)) {
-        Some(service) => Err(format!("the rollout of {} has not ended", service.spec.name)),
+    // Where no node can take any slot there is nothing to move, and nothing to learn.
+    let has_slots = |service: &&Service| core.plan().assignments.slots(&service.id).next().is_some();
+    let mut rolling = core.intent().rolling().filter(has_slots);
+    match rolling.find(|service| !waits_for_room(world, core, service)) {
+        Some(service) => Err(format!("the rollout of {} has not ended: {}", service.spec.name, state(core, service))),
         None => Ok(()),
     }
+}
+
+/// Says how far a rollout has come.
+fn state(core: &Cluster, service: &Service) -> String {
+    let verdict = core.intent().verdict(service);
+    let goal = Goal::of(service, verdict);
+    let standing = Standing::of(service, &goal, core.facts());
+    let front = rollout::front(service, &goal, core.facts());
+    let open = standing.slots.keys().filter(|slot| !standing.arrived.contains(slot) && !standing.failed.contains(slot));
+    let tasks = core.reports().iter().flat_map(|(_, report)| report.tasks.values());
+    let tasks = tasks.filter(|task| task.service == service.id && !task.state.is_final());
+    let tasks: Vec<_> = tasks.map(|task| (task.slot, task.revision == goal.target.revision, task.state)).collect();
+    let (config, open) = (goal.config, open.collect::<Vec<_>>());
+    format!("{verdict:?}, front {front:?}, open {open:?}, failed {:?}, {config:?}, tasks {tasks:?}", standing.failed)
 }
 
 /// Tells whether a slot of a service may have to wait on its node beside a task on whose slot no node has room.
@@ -50,35 +68,27 @@ struct Moved {
     most: usize,
     /// How long a task must run, by the least that any of those nodes knows.
     watch_us: u64,
-    under_way: BTreeSet<u32>,
-    arrived: BTreeSet<u32>,
+    /// The slots, each with those that its node knew to have a node when it moved.
+    under_way: BTreeMap<u32, BTreeSet<u32>>,
 }
 
 /// What is remembered of all rollouts.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     legs: BTreeMap<(ServiceId, Leg), Moved>,
-    /// The revision that was started last in each slot, anywhere.
-    last: BTreeMap<(ServiceId, u32), u64>,
+    /// For how long a task of this revision has run in a slot at most; for ever, if one ended by itself.
+    longest_us: BTreeMap<(ServiceId, u64, u32), u64>,
 }
 
 impl Moves {
-    /// A node starts a task: if its slot moves with it, not too many do.
+    /// A node starts a task: if its slot moves with it, because another runs there, not too many do.
     pub(super) fn starts(&mut self, at_us: u64, nodes: &[Node], node: usize, order: &TaskOrder) -> Result<(), String> {
         let slot = (order.service, order.slot);
-        let before = self.last.insert(slot, order.revision);
         let Some((service, goal)) = goal_at(nodes, node, order) else { return Ok(()) };
         let elder = |container: &Container| {
             container.phase == Phase::Running && (container.order.service, container.order.slot) == slot
         };
-        let beside = nodes[node].containers.iter().any(elder);
-        let moves = match goal.stage {
-            // What has no task and is not reached runs the base; so whoever starts the target has moved.
-            Stage::There(_) => beside || (goal.base.is_some() && before != Some(order.revision)),
-            Stage::Back(_) => beside,
-            Stage::Settled | Stage::Frozen => false,
-        };
-        if moves && order.revision == goal.target.revision {
+        if order.revision == goal.target.revision && nodes[node].containers.iter().any(elder) {
             return self.moved(at_us, nodes, node, (service, &goal), order.slot);
         }
         Ok(())
@@ -110,13 +120,8 @@ impl Moves {
 
     /// A container has ended after it ran for so long; by itself or not.
     pub(super) fn ended(&mut self, order: &TaskOrder, ran_us: u64, by_itself: bool) {
-        for ((service, _), moved) in &mut self.legs {
-            let counts = by_itself || ran_us * 100 >= moved.watch_us * CLOCK_PERCENT;
-            if *service == order.service && moved.target == order.revision && counts {
-                moved.under_way.remove(&order.slot);
-                moved.arrived.insert(order.slot);
-            }
-        }
+        let longest = self.longest_us.entry((order.service, order.revision, order.slot)).or_default();
+        *longest = if by_itself { u64::MAX } else { ran_us.max(*longest) };
     }
 
     fn moved(
@@ -137,22 +142,31 @@ impl Moves {
         moved.target = goal.target.revision;
         moved.most = moved.most.max(parallelism);
         moved.watch_us = moved.watch_us.min(watch_us);
-        let running = nodes.iter().flat_map(|node| node.containers.iter());
-        let arrived = running.filter(|container| {
-            let there = (container.order.service, container.order.revision) == (service.id, moved.target);
-            there && container.ran_us(at_us) * 100 >= moved.watch_us * CLOCK_PERCENT
-        });
-        for container in arrived {
-            moved.under_way.remove(&container.order.slot);
-            moved.arrived.insert(container.order.slot);
-        }
-        if !moved.arrived.contains(&slot) {
-            moved.under_way.insert(slot);
-        }
-        // A slot that this node's plan gives to nobody holds up nobody.
+        let (longest_us, target, watch_us) = (&self.longest_us, moved.target, moved.watch_us);
+        let arrived = |slot: u32| {
+            let ran_us = longest_us.get(&(service.id, target, slot)).copied().unwrap_or_default();
+            let here = |container: &&Container| {
+                let order = &container.order;
+                (order.service, order.revision, order.slot) == (service.id, target, slot)
+            };
+            let containers = nodes.iter().flat_map(|node| node.containers.iter()).filter(here);
+            let longest = containers.map(|container| container.ran_us(at_us)).fold(ran_us, u64::max);
+            longest.saturating_mul(100) >= watch_us * CLOCK_PERCENT
+        };
+        moved.under_way.retain(|slot, _| !arrived(*slot));
         let Some(core) = &nodes[node].core else { return Ok(()) };
-        let has_node = |slot: &&u32| core.plan().assignments.get(&(service.id, **slot)).is_some();
-        let count = moved.under_way.iter().filter(has_node).count();
+        if arrived(slot) {
+            return Ok(());
+        }
+        let known: BTreeSet<u32> = core.plan().assignments.slots(&service.id).map(|(slot, _)| slot).collect();
+        // A slot holds up those after it, if their nodes knew that it has a node.
+        let holds_up = |(other, theirs): &(&u32, &BTreeSet<u32>)| match (*other).cmp(&slot) {
+            Less => known.contains(*other),
+            Equal => false,
+            Greater => theirs.contains(&slot),
+        };
+        let count = 1 + moved.under_way.iter().filter(holds_up).count();
+        moved.under_way.insert(slot, known);
         if count > moved.most {
             let (name, most) = (&service.spec.name, moved.most);
             return Err(format!("moves slot {slot} of {name}: {count} slots are under way, {most} may be"));

@@ -129,3 +129,19 @@ fn scaled_up_on_the_way_new_slots_run_the_base_until_it_is_their_turn() {
     }
     assert_eq!(world.running(), [(1, 2), (2, 2), (3, 2), (4, 2)]);
 }
+
+/// Found by a simulation: nothing was said between the order to start and the end.
+#[test]
+fn a_task_that_does_not_even_start_has_failed_too() {
+    let mut world = World::new(&[service(1, "web", 2, 1)]).recovered(Vec::new());
+    world.obedient = false;
+    world.intent.write_service(1, &moving(2, |_| ()));
+    world.settle();
+    let stopped = *world.stopping.first().expect("one stops");
+    world.stop(stopped);
+    world.settle();
+    let started = newest(&world, 2);
+    world.containers.remove(&started);
+    world.event(TaskEvent::Ended { id: started, exit_code: None, error: "no such image".into() });
+    assert_eq!(world.reports.failures(&ServiceId([1; 16]), ROLLOUT.there()).0, BTreeSet::from([1]));
+}
