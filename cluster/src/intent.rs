@@ -14,6 +14,7 @@ pub mod service;
 pub mod update;
 
 mod digest;
+mod entry;
 mod grave;
 mod served;
 mod verdicts;
@@ -23,7 +24,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use serde::{Deserialize, Serialize};
+pub use self::entry::Entry;
 
 use self::conflict::Conflicted;
 use self::digest::Sum;
@@ -39,15 +40,6 @@ use crate::id::{NodeId, ServiceId};
 use crate::limits::{CLAIM_JUMP_MAX, INTENT_BYTES_MAX, SKEW_MAX_MS};
 use crate::mutation::{self, Mutation};
 use crate::wire;
-
-/// One version of one register: what nodes send each other and make durable. Relays need not understand it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Which register.
-    pub key: Key,
-    /// Which version of it.
-    pub version: Version,
-}
 
 /// What became of an entry from another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,18 +381,5 @@ fn unindex(dots: &mut BTreeMap<Actor, BTreeMap<u64, Key>>, dot: &Dot) {
     });
     if emptied {
         dots.remove(&dot.actor);
-    }
-}
-
-impl Entry {
-    /// Returns the bytes that it takes, roughly and never too few in a message.
-    pub fn weight(&self) -> usize {
-        self.version.weight() + self.key.name.len()
-    }
-
-    /// Returns the service in it, if it is one that this code understands.
-    pub fn service(&self) -> Option<Service> {
-        let value = self.version.value.as_ref().filter(|_| self.key.kind == Kind::Service.number())?;
-        wire::decode(value).ok()
     }
 }

@@ -3,6 +3,8 @@
 //! Order matters twice: nothing listens before this node may act under its identity, and at the end the others are
 //! told before the tasks are stopped.
 
+mod desk;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +13,7 @@ use anyhow::Context;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::limits::ENGINE_LABELS_BYTES_MAX;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
-use shoal_cluster::{Cluster, Command, Config, NodeId, Views};
+use shoal_cluster::{Cluster, Command, Config, Views};
 use shoal_dns::{DnsConfig, DnsServer, Upstreams};
 use shoal_overlay::{Overlay, OverlayConfig};
 use shoal_runtime::container::{Runtime, ShimCommand};
@@ -21,12 +23,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::desk::FrontDesk;
 use crate::api::{self, About, NodeHandle, Request, Tokens};
 use crate::cli::up::UpArgs;
 use crate::driver::{Clock, Driver, Inputs};
 use crate::executor::health::HealthBoard;
 use crate::executor::{self, Host};
-use crate::identity::admission::{self, Desk};
+use crate::identity::admission;
 use crate::identity::authority::{self, node_id_of};
 use crate::identity::{Identity, IdentityError, NodeKey, Token, random};
 use crate::images::{self, ImageSources, Images};
@@ -358,26 +361,6 @@ fn handle(
         reach,
         execs: Arc::default(),
         events: Arc::default(),
-    }
-}
-
-/// What admission asks about the members.
-struct FrontDesk {
-    own: NodeId,
-    views: watch::Receiver<Arc<Views>>,
-}
-
-impl Desk for FrontDesk {
-    fn name_taken(&self, name: &str, node: &NodeId) -> bool {
-        let Ok(name) = Name::new(name) else { return false };
-        self.views.borrow().members.iter().any(|member| member.meta.name == name && member.id != *node)
-    }
-
-    fn members(&self) -> Vec<(NodeId, Vec<SocketAddr>)> {
-        let views = self.views.borrow().clone();
-        let mut members: Vec<_> = views.members.iter().map(|member| (member.id, vec![member.meta.gossip])).collect();
-        members.sort_by_key(|(id, _)| (*id != self.own, *id));
-        members
     }
 }
 
