@@ -8,6 +8,7 @@
 mod bad_days;
 mod bad_input;
 mod options;
+mod lone_days;
 mod support;
 mod tasks;
 
@@ -30,6 +31,16 @@ const ALONE: &[(&str, Alone)] = &[
     ("ctrl_c_in_the_middle_leaves_nothing", ctrl_c_in_the_middle_leaves_nothing),
     ("what_a_killed_demo_left_is_removed_by_clean", what_a_killed_demo_left_is_removed_by_clean),
     ("without_root_the_demo_says_what_is_missing", without_root_the_demo_says_what_is_missing),
+    (
+        "a_daemon_killed_at_every_stage_loses_and_doubles_nothing",
+        lone_days::a_daemon_killed_at_every_stage_loses_and_doubles_nothing,
+    ),
+    ("a_killed_shim_is_told_and_its_task_replaced", lone_days::a_killed_shim_is_told_and_its_task_replaced),
+    ("after_a_restart_of_the_host_all_tasks_run_again", lone_days::after_a_restart_of_the_host_all_tasks_run_again),
+    (
+        "a_node_that_stops_while_tasks_start_leaves_nothing",
+        lone_days::a_node_that_stops_while_tasks_start_leaves_nothing,
+    ),
 ];
 
 const IN_LAB: &[(&str, InLab)] = &[

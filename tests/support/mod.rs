@@ -3,6 +3,7 @@
 pub(crate) mod dns;
 pub(crate) mod http;
 pub(crate) mod tools;
+pub(crate) mod lone;
 pub(crate) mod traces;
 
 use std::fs;

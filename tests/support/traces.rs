@@ -40,7 +40,7 @@ fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
 }
 
 /// Returns the groups that nodes make for their tasks, in all hierarchies.
-fn cgroups() -> Vec<PathBuf> {
+pub(crate) fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     folders.extend(named(Path::new("/sys/fs/cgroup"), "").into_iter().filter(|path| path.is_dir()));
