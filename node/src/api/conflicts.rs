@@ -29,6 +29,7 @@ fn conflict(views: &Views, found: &Found) -> Conflict {
         Some(Kind::Service) => "service".to_owned(),
         Some(Kind::Node) => "node".to_owned(),
         Some(Kind::Block) => "block".to_owned(),
+        Some(Kind::Verdict) => "verdict".to_owned(),
         None => found.key.kind.to_string(),
     };
     let versions = found.versions.iter().map(|version| rival(views, found, version)).collect();

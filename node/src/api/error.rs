@@ -90,7 +90,10 @@ fn apply_status(error: &ApplyError) -> StatusCode {
             CommandError::OutOfSequence { .. } | CommandError::NodeOutOfSequence { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            CommandError::Rename { .. } | CommandError::Spec(_) | CommandError::NodeSpec(_) => StatusCode::BAD_REQUEST,
+            CommandError::Rename { .. }
+            | CommandError::Spec(_)
+            | CommandError::NodeSpec(_)
+            | CommandError::NotKept { .. } => StatusCode::BAD_REQUEST,
         },
         ApplyError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ApplyError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

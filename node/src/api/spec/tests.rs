@@ -88,8 +88,6 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
         ("TaskTemplate/LogDriver".to_owned(), json!({ "Name": "syslog" }), "--log-driver"),
         ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "other" }]), "networks"),
         ("EndpointSpec/Ports".to_owned(), json!([{ "TargetPort": 80 }]), "--publish"),
-        ("UpdateConfig".to_owned(), json!({ "Parallelism": 2 }), "--update-"),
-        ("RollbackConfig".to_owned(), json!({ "Parallelism": 2 }), "--rollback-"),
     ] {
         let error = accepted(with(&path, value)).unwrap_err();
         assert!(error.is_unsupported(), "{path}: {error}");

@@ -146,6 +146,11 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
             service.spec = spec;
             Ok(Receipt::Service { id, version: service.version })
         }
+        Command::RollbackService { id, to, .. } => {
+            let service = views.services.iter().find(|service| service.id == id);
+            let service = service.ok_or(CommandError::NoSuchService(id))?;
+            Err(CommandError::NotKept { name: service.spec.name.clone(), version: to })
+        }
         Command::RemoveService(id) => {
             views.services.retain(|service| service.id != id);
             Ok(Receipt::Done)

@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn a_rollout_is_waited_for_and_a_pause_ends_the_waiting() {
         let mut service = service(1);
-        let mut status = bollard::models::ServiceUpdateStatus::default();
-        status.state = Some(UpdateState::UPDATING);
+        let mut status =
+            bollard::models::ServiceUpdateStatus { state: Some(UpdateState::UPDATING), ..Default::default() };
         service.update_status = Some(status.clone());
         let tasks = [task(TaskState::RUNNING, TaskState::RUNNING, TaskSpec::default(), "")];
         assert!(!progress(&service, &tasks).is_done());
