@@ -210,9 +210,11 @@ async fn a_service_lives_from_create_to_remove() {
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(stale["message"].as_str().unwrap().ends_with("update out of sequence"), "{stale}");
     let rollback = format!("{}&rollback=previous", path(version + 1));
-    let (status, none) = ask(&shoal, Method::POST, &rollback, changed.to_string()).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "nothing earlier is kept");
-    assert!(none["message"].as_str().unwrap().contains("does not have a previous spec"), "{none}");
+    let (status, refused) = ask(&shoal, Method::POST, &rollback, changed.to_string()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["message"].as_str().unwrap().contains("does not have a previous spec"), "{refused}");
+    let rollback = format!("{}&rollback=yesterday", path(version + 1));
+    assert_eq!(ask(&shoal, Method::POST, &rollback, changed.to_string()).await.0, StatusCode::BAD_REQUEST);
 
     assert_eq!(ask(&shoal, Method::DELETE, "/services/new", "").await.0, StatusCode::OK);
     assert_eq!(ask(&shoal, Method::DELETE, "/services/new", "").await.0, StatusCode::NOT_FOUND);
