@@ -14,7 +14,7 @@ use crate::intent::service::Service;
 use crate::membership::member::Member;
 use crate::plan::addresses::Block;
 use crate::plan::names::Names;
-use crate::plan::placement::Inputs;
+use crate::plan::placement::{Assignments, Inputs};
 use crate::plan::routes::Routes;
 use crate::reports::task::TaskReport;
 
@@ -90,6 +90,15 @@ impl Views {
     /// Returns the member with this id.
     pub fn member(&self, id: &NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == *id)
+    }
+
+    /// Tells whether a slot waits for room on the node that these assignments give it: none of its tasks runs there, and tasks do
+    /// whose slots no node has, which run on as long as nothing else can be done for them.
+    pub fn waits(&self, assignments: &Assignments, slot: &(ServiceId, u32)) -> bool {
+        let Some(at) = assignments.get(slot) else { return false };
+        let live = self.tasks.iter().filter(|task| task.node == *at && task.reachable && !task.report.state.is_final());
+        let slots: BTreeSet<(ServiceId, u32)> = live.map(|task| (task.report.service, task.report.slot)).collect();
+        !slots.contains(slot) && slots.iter().any(|other| assignments.get(other).is_none())
     }
 
     /// Returns the task with this id.

@@ -137,6 +137,10 @@ fn what_does_not_fit_waits_and_runs_when_there_is_room() {
     world.run(Duration::from_secs(10));
     let placed = assignments(&mut world);
     assert_eq!([first, second].map(|id| placed.slots(&id).count()).iter().sum::<usize>(), 3, "no more than fit");
+    let mut waits = |id| placed.slots(&id).filter(|(slot, _)| world.views(0).waits(&placed, &(id, *slot))).count();
+    assert_eq!(waits(first), 0, "they run");
+    assert_eq!(waits(second), placed.slots(&second).count(), "what runs is not ended for what does not");
+    assert!(placed.slots(&second).count() > 0, "or this shows nothing");
     world.apply(0, Command::RemoveService(first)).unwrap();
     runs(&mut world, second, 3);
 }

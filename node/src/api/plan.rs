@@ -17,6 +17,8 @@ use super::{NodeHandle, lookup};
 const CHANGES_MAX: usize = 1_000;
 /// Most moved slots that one answer shows.
 const MOVES_MAX: usize = 10_000;
+/// What is added to why a slot is where it is while nothing runs in it there.
+const WAITS: &str = "; it waits for room there: a task runs on whose slot no node has";
 
 /// `GET /shoal/plan?change=fail:NODE,drain:NODE,join:N:LABEL=VALUE:…`
 pub(super) async fn plan(State(node): State<NodeHandle>, params: Params) -> Result<Json<PlanAnswer>, ApiError> {
@@ -41,7 +43,9 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
     let computed = tokio::task::spawn_blocking(move || Placement::of(inputs)).await;
     let placement = computed.map_err(|error| ApiError::internal(&error))?;
     let why = placement.why(&id, slot).ok_or_else(|| ApiError::not_found("slot", &format!("{name}.{slot}")))?;
-    let at = placement.assignments().get(&(id, slot)).copied();
+    let assignments = placement.assignments();
+    let at = assignments.get(&(id, slot)).copied();
+    let waits = if views.waits(&assignments, &(id, slot)) { WAITS } else { "" };
     let refused = match &why {
         shoal_cluster::plan::placement::Why::Displaced { refused } => refused.clone(),
         _ => Vec::new(),
@@ -50,7 +54,7 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
         service: name,
         slot,
         node: at.map(|at| name_of(&views, &at)),
-        why: why.to_string(),
+        why: format!("{why}{waits}"),
         refused: refused.iter().map(|node| name_of(&views, node)).collect(),
     }))
 }
