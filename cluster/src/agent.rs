@@ -16,7 +16,7 @@
 //! ([`restart`]). Nothing is started before the executor has said which containers outlived the last run. See
 //! `docs/protocol.md#tasks`.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -59,6 +59,8 @@ pub enum AgentAction {
     Retract(TaskId),
     /// Claim the IPv4 block with this number for this node.
     ClaimBlock(u16),
+    /// Ask this node whether it stands by what it reported before it came up: a task here ends once it does.
+    Await(NodeId),
     /// Tell operators.
     Notify(Event),
 }
@@ -78,6 +80,8 @@ pub struct Agent {
     hosts: Hosts,
     /// This node's IPv4 block at the last reconciliation.
     claimed: Option<u16>,
+    /// The nodes whose word tasks here wait for.
+    awaited: BTreeSet<NodeId>,
     actions: VecDeque<AgentAction>,
 }
 
@@ -102,6 +106,7 @@ impl Agent {
             slots: BTreeMap::new(),
             hosts: Hosts::default(),
             claimed: None,
+            awaited: BTreeSet::new(),
             actions: VecDeque::new(),
         }
     }
@@ -128,6 +133,7 @@ impl Agent {
         }
         let sources = Sources { plan, intent, reports, membership };
         let block = self.settle_block(sources);
+        self.await_successors(sources);
         self.stop_unwanted(now, sources, block);
         self.replace_outdated(now, sources);
         self.start_missing(now, sources, block);
@@ -144,6 +150,11 @@ impl Agent {
     /// Returns what to do next.
     pub fn poll(&mut self) -> Option<AgentAction> {
         self.actions.pop_front()
+    }
+
+    /// Returns the nodes whose word tasks here wait for: see [`AgentAction::Await`].
+    pub fn awaited(&self) -> impl Iterator<Item = &NodeId> {
+        self.awaited.iter()
     }
 
     /// Returns when [`Self::timeout`] is due, if anything waits.

@@ -12,6 +12,9 @@ pub struct Instant {
     micros: u64,
 }
 
+/// Later than everything.
+pub(crate) const NEVER: Instant = Instant::from_micros(u64::MAX);
+
 impl Instant {
     /// Returns the instant that lies this many microseconds after the clock's start.
     pub const fn from_micros(micros: u64) -> Self {

@@ -158,7 +158,7 @@ impl Cluster {
         if news && ranges.more {
             self.tell(from, ranges.span, &ranges.parts, false);
         } else if news && self.rounds.settling() != Settling::Settled {
-            self.ask(from);
+            self.catch_up(from);
         }
     }
 

@@ -131,6 +131,11 @@ impl Intent {
         self.served.block_of(node)
     }
 
+    /// Returns [`Self::block_of`] for every node that holds a block, in order of node.
+    pub(crate) fn held_blocks(&self) -> impl Iterator<Item = (NodeId, u16)> {
+        self.served.held()
+    }
+
     /// Returns what operators want of nodes; nothing is there of those of which they have not said anything.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
         self.served.nodes()

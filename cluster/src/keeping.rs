@@ -153,7 +153,7 @@ impl Cluster {
         if !dropped.is_empty() {
             self.persist(&Record::Gone(dropped));
             if self.rounds.settling() != Settling::Settled {
-                self.ask(from);
+                self.catch_up(from);
             }
         }
     }

@@ -32,10 +32,11 @@ mod exchange;
 mod keeping;
 mod turn;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::agent::Agent;
+use crate::clock::NEVER;
 use crate::crdt::Actor;
 use crate::intent::Intent;
 use crate::membership::Membership;
@@ -81,6 +82,11 @@ pub struct Cluster {
     plan: Plan,
     /// The changes of intent, membership and reports of which the plan was made.
     planned: Option<[u64; 3]>,
+    /// No plan is computed before, and when one is to be that waits for this.
+    plan_after: Instant,
+    plan_at: Instant,
+    /// Whom this node compares with until it has caught up, and how often it has asked for more.
+    catching_up: BTreeMap<NodeId, u32>,
     /// As many of these changes as the plan depends on.
     basis: [u64; 4],
     /// What this node has, as hashes, at these changes of intent and reports.
@@ -157,6 +163,9 @@ impl Cluster {
             agent: Agent::new(own, epoch),
             plan,
             planned: None,
+            plan_after: now.mono,
+            plan_at: NEVER,
+            catching_up: BTreeMap::new(),
             basis: [0; 4],
             digests: None,
             pushed: reports::Head::default(),
@@ -180,9 +189,12 @@ impl Cluster {
             Input::Received { from, message } => self.receive(from, &message),
             Input::PeerConnected(peer) => {
                 self.membership.peer_connected(self.now.mono, peer);
-                self.rounds.hurry(peer);
+                self.connected(peer);
             }
-            Input::PeerLost(peer) => self.membership.peer_lost(self.now.mono, peer),
+            Input::PeerLost(peer) => {
+                self.membership.peer_lost(self.now.mono, peer);
+                self.catching_up.remove(&peer);
+            }
             Input::Task(event) => self.task_event(event),
             Input::Images(images) => self.reports.report_images(&images),
             Input::Timeout => self.timeout(),
@@ -205,7 +217,8 @@ impl Cluster {
 
     /// Returns when [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let others = self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline());
+        let others =
+            self.membership.poll_timeout().min(self.rounds.deadline()).min(self.keeping_deadline()).min(self.plan_at);
         self.agent.poll_timeout().map_or(others, |agent| agent.min(others))
     }
 

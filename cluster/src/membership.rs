@@ -23,7 +23,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::clock::Instant;
+use crate::clock::{Instant, NEVER};
 use crate::config::MembershipConfig;
 use crate::id::NodeId;
 use crate::io::Event;
@@ -58,8 +58,6 @@ use suspicion::Suspicion;
 
 /// Members that hear a goodbye directly.
 const LEAVE_FANOUT: usize = 8;
-/// A deadline that never comes.
-const NEVER: Instant = Instant::from_micros(u64::MAX);
 
 /// What membership wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

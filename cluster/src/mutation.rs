@@ -60,13 +60,19 @@ pub enum Mutation {
     NeverCollected,
     /// A forecast leaves a node out of account that is lost or drained.
     ForecastOfNothing,
+    /// A plan that is followed keeps the assignments of the one before, under the digest of its own.
+    AssignmentsKept,
+    /// A node that comes up is believed to run what it reported before.
+    StaleReportBelieved,
+    /// A member that was slow once counts as slow for ten minutes.
+    SlowForLong,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -93,6 +99,9 @@ impl Mutation {
         Self::CollectedUnheard,
         Self::NeverCollected,
         Self::ForecastOfNothing,
+        Self::AssignmentsKept,
+        Self::StaleReportBelieved,
+        Self::SlowForLong,
     ];
 }
 

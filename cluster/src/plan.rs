@@ -113,10 +113,13 @@ fn with_blocks(
 ) -> Plan {
     let (owned, version) = (plan.owned, version(membership));
     follow_blocks(&mut plan, shoal, intent, membership);
-    if !same || owned != plan.owned || version != plan.version || plan.placed == [0; 32] {
+    let first = plan.placed == [0; 32];
+    if !same || owned != plan.owned || version != plan.version || first {
         plan.placed = digest_placed(version, &plan.wanted.digest(), &plan.owned);
     }
-    plan.assignments = plan.wanted.assignments().clone();
+    if (!same && !mutation::on(Mutation::AssignmentsKept)) || first {
+        plan.assignments = plan.wanted.assignments().clone();
+    }
     plan.version = version;
     with_names(plan, intent, membership, reports)
 }
@@ -158,32 +161,41 @@ pub fn routes(own: &NodeId, plan: &Plan, membership: &Membership) -> Routes {
     Routes { own, peers: peers.collect() }
 }
 
-/// Gives each member its block. A node that holds several IPv4 blocks uses the one with the least number. What is the same
-/// as before costs no hash.
+/// Gives each member its block. A node that holds several IPv4 blocks uses the one with the least number. Members, blocks and
+/// claims are in order of id and are walked side by side; what is the same as before costs no hash.
 fn follow_blocks(plan: &mut Plan, shoal: &[u8; 32], intent: &Intent, membership: &Membership) {
-    let (members, owned) = (membership.members(), &mut plan.owned);
-    plan.blocks.retain(|id, block| {
-        let stays = members.contains_key(id);
-        if !stays {
-            owned.remove(&digest_block(id, block));
+    let mut before = plan.blocks.iter().map(|(id, block)| (*id, *block)).peekable();
+    let mut numbers = intent.held_blocks().peekable();
+    let mut changes: Vec<(NodeId, Option<Block>, Option<Block>)> = Vec::new();
+    for id in membership.members().keys() {
+        while let Some((gone, block)) = before.next_if(|(other, _)| other < id) {
+            changes.push((gone, Some(block), None));
         }
-        stays
-    });
-    for id in members.keys() {
-        let number = intent.block_of(id);
-        let before = plan.blocks.get(id).copied();
-        let block = match before {
-            Some(before) => before.renumbered(number),
+        while numbers.next_if(|(other, _)| other < id).is_some() {}
+        let number = numbers.next_if(|(other, _)| other == id).map(|(_, number)| number);
+        let held = before.next_if(|(other, _)| other == id).map(|(_, block)| block);
+        let block = match held {
+            Some(held) => held.renumbered(number),
             None => Overlay::new(shoal).block(id, number),
         };
-        if before == Some(block) {
-            continue;
+        if held != Some(block) {
+            changes.push((*id, held, Some(block)));
         }
+    }
+    changes.extend(before.map(|(gone, block)| (gone, Some(block), None)));
+    for (id, before, now) in changes {
         if let Some(before) = before {
-            owned.remove(&digest_block(id, &before));
+            plan.owned.remove(&digest_block(&id, &before));
         }
-        owned.add(&digest_block(id, &block));
-        plan.blocks.insert(*id, block);
+        match now {
+            Some(now) => {
+                plan.owned.add(&digest_block(&id, &now));
+                plan.blocks.insert(id, now);
+            }
+            None => {
+                plan.blocks.remove(&id);
+            }
+        }
     }
 }
 

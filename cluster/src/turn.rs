@@ -4,12 +4,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::agent::AgentAction;
-use crate::clock::{Instant, Now};
+use crate::clock::{Instant, NEVER, Now};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::intent::Entry;
 use crate::io::{Action, Event, TaskEvent};
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, HURRIED};
 use crate::membership::{Membership, MembershipAction};
 use crate::mutation::{self, Mutation};
 use crate::record::{Record, Restored};
@@ -18,11 +18,21 @@ use crate::sync::message::Message;
 use crate::sync::rounds::Settling;
 use crate::sync::rumour;
 use crate::view::compute::{self, Sources};
-use crate::{Cluster, Views, plan};
+use crate::{Cluster, Views, hash, plan};
 
 /// How often plan and agent may answer each other within one turn. Each answer is a step towards a fixed point; what
 /// is left, if ever, is done in the next turn.
 const STEPS_MAX: usize = 8;
+
+/// Up to so many members a plan is computed at each change. Above, changes come faster than plans are worth, as when a thousand
+/// nodes start together: this long for each member passes between two, 50 ms among a thousand.
+const PLANNED_AT_ONCE: usize = 100;
+const PLAN_PAUSE_EACH: Duration = Duration::from_micros(50);
+
+/// Members with whom a node that has started compares until it has caught up, besides those that turn to it.
+const CATCH_UP_WITH: usize = 3;
+/// How often it asks one of them again when an answer brought news: where much is going on every answer does.
+const CATCH_UP_AGAIN: u32 = 3;
 
 /// How old the ages in a view may be.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(1);
@@ -43,6 +53,12 @@ pub(crate) fn membership(
         membership.restore(member);
     }
     membership
+}
+
+/// Returns how long a plan counts at least, among so many members.
+fn plan_pause(members: usize) -> Duration {
+    let each = u32::try_from(members).unwrap_or(u32::MAX);
+    if members <= PLANNED_AT_ONCE { Duration::ZERO } else { PLAN_PAUSE_EACH.saturating_mul(each) }
 }
 
 impl Cluster {
@@ -92,8 +108,8 @@ impl Cluster {
         self.push();
     }
 
-    /// Computes the plan anew if a plane changed, and lets the agent follow it. Tells whether there was anything
-    /// to do.
+    /// Computes the plan anew if a plane changed and it is time, and lets the agent follow it. Tells whether there was
+    /// anything to do.
     fn follow_planes(&mut self) -> bool {
         if !self.config.plans {
             return false;
@@ -103,8 +119,15 @@ impl Cluster {
         if self.planned == Some(present) || overlooked {
             return self.follow_plan(false);
         }
+        if self.now.mono < self.plan_after {
+            self.plan_at = self.plan_after;
+            return false;
+        }
         let changed = self.replan();
         self.planned = Some(present);
+        let members = self.membership.members().len();
+        self.plan_after = self.now.mono + plan_pause(members);
+        self.plan_at = NEVER;
         self.views = None;
         self.follow_plan(changed)
     }
@@ -117,6 +140,26 @@ impl Cluster {
             self.agent.reconcile(self.now, &self.plan, &self.intent, &self.reports, &self.membership);
         }
         changed || acts
+    }
+
+    /// Compares at the next opportunity with a member to which there is a new connection, if it falls to this node.
+    pub(crate) fn connected(&mut self, peer: NodeId) {
+        let catches_up = self.rounds.settling() != Settling::Settled && self.catching_up.len() < CATCH_UP_WITH;
+        if catches_up {
+            self.catching_up.insert(peer, 0);
+        }
+        if catches_up || self.is_hurried(&peer) {
+            self.rounds.hurry(peer);
+        }
+    }
+
+    /// Asks a peer again whose answer brought news, until this node has caught up, but not without end.
+    pub(crate) fn catch_up(&mut self, peer: NodeId) {
+        let asked = self.catching_up.entry(peer).or_default();
+        *asked += 1;
+        if *asked <= CATCH_UP_AGAIN && self.rounds.settling() != Settling::Settled {
+            self.ask(peer);
+        }
     }
 
     /// Computes as much of the plan as depends on what changed in the planes; tells whether anything does.
@@ -148,8 +191,12 @@ impl Cluster {
                 MembershipAction::Persist(member) => self.persist(&Record::Member(member)),
                 MembershipAction::Notify(event) => {
                     if let Event::NodeUp(node) = event {
-                        self.reports.doubt(node);
-                        self.rounds.hurry(node);
+                        if !mutation::on(Mutation::StaleReportBelieved) {
+                            self.reports.doubt(node);
+                        }
+                        if self.is_hurried(&node) {
+                            self.rounds.hurry(node);
+                        }
                     }
                     self.notify(event);
                 }
@@ -167,13 +214,25 @@ impl Cluster {
                     let entry = self.intent.claim_block(self.now.wall_ms, number);
                     self.publish(entry);
                 }
+                AgentAction::Await(node) => self.rounds.hurry(node),
                 AgentAction::Notify(event) => self.notify(event),
             }
         }
     }
 
+    /// Tells whether it falls to this node to compare at once with a member that came up, or to which there is a new connection:
+    /// to some of all members, drawn alike each time.
+    pub(crate) fn is_hurried(&self, peer: &NodeId) -> bool {
+        let others = self.membership.members().len().saturating_sub(1);
+        let lot = hash::quick(self.own.words().into_iter().chain(peer.words()));
+        (u128::from(lot) * others as u128) >> u64::BITS < HURRIED as u128
+    }
+
     /// Opens the rounds of anti-entropy that are due.
     fn compare(&mut self) {
+        if self.rounds.deadline() <= self.now.mono {
+            self.agent.awaited().for_each(|node| self.rounds.hurry(*node));
+        }
         if self.rounds.is_due(self.now.mono) {
             let up = self.others_up();
             self.rounds.retain(|peer| up.binary_search(peer).is_ok());

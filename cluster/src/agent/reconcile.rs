@@ -26,7 +26,7 @@ enum Verdict {
 impl Agent {
     /// Returns this node's block if it has one with IPv4; claims one if not, also after another node won it.
     pub(super) fn settle_block(&mut self, sources: Sources<'_>) -> Option<Block> {
-        let own = sources.intent.blocks().find(|(_, node)| *node == self.own).map(|(number, _)| number);
+        let own = sources.intent.block_of(&self.own);
         if let Some(lost) = self.claimed.filter(|_| self.claimed != own)
             && let Some((_, to)) = sources.intent.blocks().find(|(number, node)| *number == lost && *node != self.own)
         {
@@ -39,6 +39,19 @@ impl Agent {
             self.actions.push_back(AgentAction::ClaimBlock(number));
         }
         sources.plan.blocks.get(&self.own).copied().filter(|block| block.v4.is_some())
+    }
+
+    /// Finds the nodes that should run what runs here, and of which it is not known whether they still run what they
+    /// reported before they came up.
+    pub(super) fn await_successors(&mut self, sources: Sources<'_>) {
+        let live = self.tasks.values().filter(|task| task.report.state == TaskState::Running);
+        let nodes =
+            live.filter_map(|task| sources.plan.assignments.get(&task.slot())).filter(|node| **node != self.own);
+        let doubted = |node: &&NodeId| sources.membership.is_up(node) && !sources.reports.is_confirmed(node);
+        let awaited: BTreeSet<NodeId> = nodes.filter(doubted).copied().collect();
+        let fresh = awaited.difference(&self.awaited).copied();
+        self.actions.extend(fresh.map(AgentAction::Await));
+        self.awaited = awaited;
     }
 
     /// Stops live tasks that are not wanted, and all but the best of several in one slot.

@@ -110,6 +110,7 @@ impl World {
             AgentAction::ClaimBlock(number) => {
                 self.intent.claim_block(1, number);
             }
+            AgentAction::Await(_) => {}
             AgentAction::Notify(event) => self.events.push(event),
             AgentAction::Task(TaskCommand::Start(order)) => {
                 self.started.push(order.clone());

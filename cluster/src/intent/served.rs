@@ -24,6 +24,11 @@ pub(super) struct Served {
     nodes: BTreeMap<NodeId, NodeIntent>,
 }
 
+/// Tells whether a number is that of a block that can be had.
+fn in_pool(number: &u16) -> bool {
+    *number < BLOCK_COUNT
+}
+
 impl Served {
     pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
@@ -46,7 +51,11 @@ impl Served {
     }
 
     pub(super) fn block_of(&self, node: &NodeId) -> Option<u16> {
-        self.held.get(node)?.first().copied().filter(|number| *number < BLOCK_COUNT)
+        self.held.get(node)?.first().copied().filter(in_pool)
+    }
+
+    pub(super) fn held(&self) -> impl Iterator<Item = (NodeId, u16)> {
+        self.held.iter().filter_map(|(&node, numbers)| Some((node, numbers.first().copied().filter(in_pool)?)))
     }
 
     pub(super) fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {

@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::limits::NODES_MAX;
+use crate::mutation::{self, Mutation};
 
 /// How long a member counts as slow if nothing shows that it no longer is.
 const MEMORY: Duration = Duration::from_secs(600);
@@ -37,8 +38,8 @@ impl Slowness {
     /// Takes in that a member answered in time.
     pub(super) fn timely(&mut self, id: &NodeId) {
         let Some(past) = self.0.get_mut(id) else { return };
-        past.timely += 1;
-        if past.timely >= TIMELY_ENOUGH {
+        past.timely = past.timely.saturating_add(1);
+        if past.timely >= TIMELY_ENOUGH && !mutation::on(Mutation::SlowForLong) {
             self.0.remove(id);
         }
     }

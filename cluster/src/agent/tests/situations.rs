@@ -161,6 +161,7 @@ fn a_moved_task_is_kept_until_a_node_that_came_back_confirms_what_it_said_before
     world.assigned = Some(id(1));
     world.settle();
     assert_eq!(world.running(), [(1, 1)], "it may have lost its power");
+    assert_eq!(world.agent.awaited().collect::<Vec<_>>(), [&id(1)], "and is to be asked");
     let head = world.reports.head(&id(1));
     world.reports.confirm(&id(1), Head { seq: head.seq + 1, ..head });
     world.settle();
@@ -168,6 +169,7 @@ fn a_moved_task_is_kept_until_a_node_that_came_back_confirms_what_it_said_before
     world.reports.confirm(&id(1), head);
     world.settle();
     assert_eq!(world.running(), []);
+    assert_eq!(world.agent.awaited().next(), None);
 }
 
 #[test]
