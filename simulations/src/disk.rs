@@ -18,6 +18,8 @@ pub(crate) struct Disk {
     starts: u64,
     /// A deliberate bug: appends are forgotten.
     lying: bool,
+    /// Records beyond twice the last snapshot's at which a node replaces all by another, as the real store does.
+    compact_above: usize,
     /// Takes nothing more until then, in microseconds of virtual time.
     pub(crate) full_until_us: u64,
     /// The next sync fails.
@@ -29,19 +31,16 @@ pub(crate) struct Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DiskFailed;
 
-/// Records beyond twice the last snapshot's at which a node replaces all by another, as the real store does: a large
-/// shoal's snapshot is long itself.
-const COMPACT_ABOVE: usize = 400;
-
 impl Disk {
     /// Returns an empty disk; a lying one says that records are durable and forgets them.
-    pub(crate) fn new(lying: bool, random: Stream) -> Self {
+    pub(crate) fn new(lying: bool, compact_above: usize, random: Stream) -> Self {
         Self {
             records: Vec::new(),
             snapshot: 0,
             epoch: 0,
             starts: 0,
             lying,
+            compact_above,
             full_until_us: 0,
             sync_fails: false,
             random,
@@ -75,7 +74,7 @@ impl Disk {
 
     /// Tells whether it is time to compact.
     pub(crate) fn is_long(&self) -> bool {
-        self.records.len() > 2 * self.snapshot + COMPACT_ABOVE
+        self.records.len() > 2 * self.snapshot + self.compact_above
     }
 
     /// Replaces everything by a snapshot, atomically.

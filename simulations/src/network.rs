@@ -69,6 +69,11 @@ impl Network {
         }
     }
 
+    /// Makes room for one more node.
+    pub(crate) fn admit(&mut self) {
+        self.connected.push(BTreeSet::new());
+    }
+
     /// Splits the nodes: `side` and the rest do not hear each other.
     pub(crate) fn split(&mut self, side: BTreeSet<usize>) {
         self.split = side;

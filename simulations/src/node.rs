@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_cluster::config::Config;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
-use shoal_cluster::seed::Stream;
+use shoal_cluster::plan::placement::NodeInput;
 use shoal_cluster::{Cluster, NodeId, Now, RestoreError, hash};
 
 use crate::clock::Clock;
@@ -60,13 +60,31 @@ pub(crate) enum StartError {
 
 impl Node {
     /// Returns the machine numbered `index`, which knows the first machine, unless it is that one.
-    pub(crate) fn new(index: usize, lying_disk: bool, random: Stream) -> Self {
-        let meta = meta(index);
-        let contacts = if index == 0 { Vec::new() } else { vec![(node_id(0), self::meta(0).gossip)] };
+    pub(crate) fn new(index: usize, disk: Disk) -> Self {
+        let contacts = if index == 0 { Vec::new() } else { vec![(node_id(0), meta(0).gossip)] };
+        Self::with(node_id(index), meta(index), contacts, disk)
+    }
+
+    /// Returns the machine numbered `index` that a forecast says will join, a worker.
+    pub(crate) fn joining(index: usize, foreseen: &NodeInput, disk: Disk) -> Self {
+        let meta = NodeMeta {
+            name: Name::new(&foreseen.hostname).expect("a forecast gives plain names"),
+            role: if foreseen.manager { Role::Manager } else { Role::Worker },
+            labels: foreseen.engine_labels.clone(),
+            os: foreseen.os.clone(),
+            architecture: foreseen.architecture.clone(),
+            nano_cpus: foreseen.capacity.nano_cpus,
+            memory_bytes: foreseen.capacity.memory_bytes,
+            ..meta(index)
+        };
+        Self::with(foreseen.id, meta, vec![(node_id(0), self::meta(0).gossip)], disk)
+    }
+
+    fn with(id: NodeId, meta: NodeMeta, contacts: Contacts, disk: Disk) -> Self {
         Self {
-            id: node_id(index),
+            id,
             core: None,
-            disk: Disk::new(lying_disk, random),
+            disk,
             containers: Containers::default(),
             clock: Clock::default(),
             crash_in: None,
@@ -100,6 +118,11 @@ impl Node {
         let core = Cluster::restore(self.id, config, seed, self.now(at_us), records.into_iter());
         self.core = Some(core.map_err(StartError::Restore)?);
         Ok(())
+    }
+
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &str {
+        self.meta.name.as_str()
     }
 
     /// Takes another name and other resources, before its first start.

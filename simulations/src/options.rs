@@ -132,6 +132,12 @@ pub struct Options {
     /// Whether a node is drained and put back after the liveness phase.
     #[serde(default)]
     pub drain: bool,
+    /// Whether in the end a node joins, as was forecast.
+    #[serde(default)]
+    pub join: bool,
+    /// Records beyond twice the last snapshot's at which a node replaces its log by another.
+    #[serde(default = "default_compact_above")]
+    pub compact_above: usize,
     /// How long tombstones are kept, in seconds; as long as the core keeps them by default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub horizon_s: Option<u64>,
@@ -156,6 +162,11 @@ fn default_services() -> u64 {
     8
 }
 
+/// What the real store does: a large shoal's snapshot is long itself.
+fn default_compact_above() -> usize {
+    400
+}
+
 fn one() -> u32 {
     1
 }
@@ -175,6 +186,11 @@ impl Options {
         let survivor = random.below(4) == 0 && nodes <= SURVIVOR_NODES_MAX;
         let drain = random.below(4) == 0 && nodes >= 2;
         let horizon_s = Some(2 + random.below(20)).filter(|_| random.below(3) == 0 && nodes <= SURVIVOR_NODES_MAX);
+        // Drawn apart, so that they shift nothing.
+        let mut logs = Stream::new(&seed_bytes(seed), "logs");
+        let compact_above =
+            if nodes > SHORT_LOGS_NODES_MAX { default_compact_above() } else { [5, 40, 400][logs.below(3) as usize] };
+        let join = Stream::new(&seed_bytes(seed), "join").below(4) == 0;
         // Large worlds spend long in starting up, and a lone survivor in noticing the losses one by one.
         let liveness_s = default_liveness() + nodes as u64 * if survivor { 10 } else { 1 };
         Self {
@@ -189,6 +205,8 @@ impl Options {
             loss: true,
             survivor,
             drain,
+            join,
+            compact_above,
             horizon_s,
             sabotage: None,
         }
@@ -213,6 +231,9 @@ impl Options {
 /// Nodes up to which a drawn run may end with a lone survivor: it notices the others' loss one by one.
 const SURVIVOR_NODES_MAX: usize = 12;
 
+/// Nodes up to which a drawn run may have logs that are short, so that it is snapshots which nodes start from.
+const SHORT_LOGS_NODES_MAX: usize = 100;
+
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {} nodes {} safety {} s faults", self.seed, self.nodes, self.safety_s)?;
@@ -230,6 +251,12 @@ impl fmt::Display for Options {
         }
         if self.drain {
             write!(f, ", one is drained")?;
+        }
+        if self.join {
+            write!(f, ", one joins")?;
+        }
+        if self.compact_above != default_compact_above() {
+            write!(f, ", logs of {} records", self.compact_above)?;
         }
         if let Some(horizon_s) = self.horizon_s {
             write!(f, ", tombstones for {horizon_s} s")?;

@@ -1,5 +1,6 @@
 //! One run: safety phase, heal, liveness phase, then one node is lost and comes back, then, in some runs, all but one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_cluster::intent::name::Name;
@@ -11,6 +12,7 @@ use shoal_cluster::{Command, Receipt};
 use crate::checkers::{self, forecast};
 use crate::report::{Moved, Outcome, Report};
 use crate::script::Script;
+use crate::workload::ZONE;
 use crate::world::{World, kept_out};
 
 /// How often the liveness phase looks whether all is right.
@@ -88,7 +90,8 @@ fn liveness(world: &mut World, report: &mut Report) -> Result<(), Outcome> {
         world.heal();
         settle(world)?;
     }
-    bury(world)
+    bury(world)?;
+    if world.options.join { join(world) } else { Ok(()) }
 }
 
 /// The end of a wait: how long it took, and what the nodes said to each other when all was right.
@@ -165,6 +168,23 @@ fn drain(world: &mut World) -> Result<(), Outcome> {
     set_availability(world, at, node, before).map_err(wrong)?;
     settle(world)?;
     Ok(())
+}
+
+/// Lets a node join that was foreseen, with the id, the name, the resources and the labels that the forecast gave it: that
+/// must lead to the plan that was foreseen.
+fn join(world: &mut World) -> Result<(), Outcome> {
+    let wrong = |what: String| Outcome::Wrong(vec![what]);
+    let labels = BTreeMap::from([(ZONE.to_owned(), "b".to_owned())]);
+    let (foreseen, joining) = forecast::foresee_joining(world, labels.clone()).map_err(wrong)?;
+    world.admit(&joining);
+    settle(world)?;
+    let spec = NodeSpec { labels, ..NodeSpec::default() };
+    match world.command(0, Command::UpdateNode { node: joining.id, version: 0, spec }) {
+        Some(Ok(_)) => {}
+        other => return Err(wrong(format!("forecast: labels of a node that joined are answered with {other:?}"))),
+    }
+    settle(world)?;
+    forecast::check(world, Some(foreseen), "a node that joined").map_err(wrong)
 }
 
 fn availability(world: &mut World, at: usize, node: usize) -> Availability {

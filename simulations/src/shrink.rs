@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::options::Fault;
+use crate::options::{Fault, Options};
 use crate::report::Outcome;
 use crate::script::Script;
 use crate::step::Timed;
@@ -78,12 +78,17 @@ impl Search {
             smaller.options.faults.remove(&fault);
             self.take(best, smaller);
         }
-        for switch in
-            [|script: &mut Script| script.options.survivor = false, |script: &mut Script| script.options.loss = false]
-        {
+        // Each switches a later phase of the run off, and tells whether it was on.
+        let phases: [fn(&mut Options) -> bool; 5] = [
+            |options| std::mem::take(&mut options.survivor),
+            |options| std::mem::take(&mut options.loss),
+            |options| std::mem::take(&mut options.drain),
+            |options| std::mem::take(&mut options.join),
+            |options| options.horizon_s.take().is_some(),
+        ];
+        for switch_off in phases {
             let mut smaller = best.clone();
-            switch(&mut smaller);
-            if smaller.options.survivor != best.options.survivor || smaller.options.loss != best.options.loss {
+            if switch_off(&mut smaller.options) {
                 self.take(best, smaller);
             }
         }
@@ -132,7 +137,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Options, Sabotage};
+    use crate::options::Sabotage;
 
     #[test]
     fn a_failing_run_becomes_smaller_and_still_fails_alike() {

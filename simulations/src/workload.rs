@@ -22,7 +22,7 @@ pub(crate) const WRITE_LABEL: &str = "write";
 /// Of four services one is written by everybody.
 const SHARED_OF: u64 = 4;
 /// The label of nodes by which services choose and spread.
-const ZONE: &str = "zone";
+pub(crate) const ZONE: &str = "zone";
 /// One in so many nodes may be paused or drained.
 const IDLE_PART: usize = 3;
 /// Most replicas that operators ask for.

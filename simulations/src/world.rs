@@ -12,10 +12,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
+use shoal_cluster::plan::placement::NodeInput;
 use shoal_cluster::seed::Stream;
 use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, TaskEvent, TaskId};
 
 use crate::checkers::watch::Watch;
+use crate::disk::Disk;
 use crate::network::Network;
 use crate::node::{Node, StartError, node_id};
 use crate::options::{Options, Sabotage, seed_bytes};
@@ -74,6 +76,7 @@ pub struct World {
     made: u64,
     /// Events that have happened at this instant.
     instant_events: u64,
+    disks: Stream,
     containers: Stream,
     delays: Stream,
     index: BTreeMap<NodeId, usize>,
@@ -83,15 +86,20 @@ pub struct World {
     remembered: Vec<(usize, usize, Vec<u8>)>,
 }
 
+/// Makes the disk of the machine numbered `index`.
+fn disk(options: &Options, disks: &mut Stream, index: usize) -> Disk {
+    let lying = options.sabotage == Some(Sabotage::LoseRecords);
+    let random = Stream::new(&[disks.next() as u8; 32], &format!("disk {index}"));
+    Disk::new(lying, options.compact_above, random)
+}
+
 impl World {
     /// Makes the world of these options and starts its nodes, the first a little before the others. Those in
     /// `kept_out` stay out until a step lets them in.
     pub(crate) fn new(options: Options, kept_out: BTreeSet<usize>) -> Self {
-        let lying = options.sabotage == Some(Sabotage::LoseRecords);
         let mut disks = options.stream("disks");
-        let nodes: Vec<Node> = (0..options.nodes)
-            .map(|index| Node::new(index, lying, Stream::new(&[disks.next() as u8; 32], &format!("disk {index}"))))
-            .collect();
+        let nodes: Vec<Node> =
+            (0..options.nodes).map(|index| Node::new(index, disk(&options, &mut disks, index))).collect();
         let mut world = Self {
             at_us: 0,
             network: Network::new(&options),
@@ -105,6 +113,7 @@ impl World {
             events: BTreeMap::new(),
             made: 0,
             instant_events: 0,
+            disks,
             containers: options.stream("containers"),
             delays: options.stream("delays"),
             index: (0..options.nodes).map(|index| (node_id(index), index)).collect(),
@@ -172,6 +181,16 @@ impl World {
     pub(crate) fn unplug(&mut self, node: usize) {
         self.stop_node(node, true);
         self.nodes[node].unplugged = true;
+    }
+
+    /// Lets a node join for good that was not there before.
+    pub(crate) fn admit(&mut self, foreseen: &NodeInput) {
+        let node = self.nodes.len();
+        let disk = disk(&self.options, &mut self.disks, node);
+        self.nodes.push(Node::joining(node, foreseen, disk));
+        self.network.admit();
+        self.index.insert(foreseen.id, node);
+        self.queue_at(Duration::ZERO, Event::Restart { node });
     }
 
     /// Counts something for the report.

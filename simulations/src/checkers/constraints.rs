@@ -21,7 +21,7 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
             for constraint in &service.spec.placement.constraints {
                 let present = match &constraint.attribute {
                     Attribute::NodeLabel(name) => label(name).to_owned(),
-                    Attribute::Hostname => format!("node{index}"),
+                    Attribute::Hostname => node.name().to_owned(),
                     other => return Err(format!("the workload draws no constraint on {other:?}")),
                 };
                 if (present == constraint.value) != constraint.equal {

@@ -1,6 +1,9 @@
 //! A forecast is what comes: the plan that a change would lead to is the plan that it leads to, to the bit.
 
+use std::collections::BTreeMap;
+
 use shoal_cluster::plan::forecast::{Change, Forecast};
+use shoal_cluster::plan::placement::NodeInput;
 
 use crate::world::World;
 
@@ -13,6 +16,20 @@ pub(crate) fn foresee(world: &World, change: Change) -> Option<Foreseen> {
     let (_, core) = world.up().next()?;
     let forecast = Forecast::of(core.plan().inputs().as_ref().clone(), &[change]);
     Some(Foreseen(forecast.after.assignments().digest()))
+}
+
+/// Foresees that a node with these labels joins, at the first node that is up. Returns that node as well, as the forecast
+/// has it.
+pub(crate) fn foresee_joining(
+    world: &World,
+    labels: BTreeMap<String, String>,
+) -> Result<(Foreseen, NodeInput), String> {
+    let (_, core) = world.up().next().ok_or("forecast: no node is up")?;
+    let forecast = Forecast::of(core.plan().inputs().as_ref().clone(), &[Change::Join { count: 1, labels }]);
+    let known = |node: &NodeInput| forecast.before.inputs().nodes.iter().any(|known| known.id == node.id);
+    let new = forecast.after.inputs().nodes.iter().find(|node| !known(node)).cloned();
+    let new = new.ok_or("forecast: nobody joins in a forecast that a node joins")?;
+    Ok((Foreseen(forecast.after.assignments().digest()), new))
 }
 
 /// Compares what was foreseen with what has come, at the first node that is up: all of them plan alike.
