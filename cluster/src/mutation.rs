@@ -78,15 +78,13 @@ pub enum Mutation {
     StaleReportBelieved,
     /// A member that was slow once counts as slow for ten minutes.
     SlowForLong,
-    /// A task of a later revision than its service's counts as one of the present.
-    RevisionByOrder,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 35] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -122,7 +120,6 @@ impl Mutation {
         Self::AssignmentsKept,
         Self::StaleReportBelieved,
         Self::SlowForLong,
-        Self::RevisionByOrder,
     ];
 }
 

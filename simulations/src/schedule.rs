@@ -18,9 +18,9 @@ const DRIFT_PPM_MAX: u64 = 20_000;
 
 /// Returns the steps of these options, in order of time.
 pub fn draw(options: &Options) -> Vec<Timed> {
-    // In a third of the worlds what is split stays so for long: each side comes to hold the other down.
-    let join_percent = if options.stream("joins").below(3) == 0 { 2 } else { 12 };
-    let mut draft = Draft { options, random: options.stream("faults"), steps: Vec::new(), at_ms: 0, join_percent };
+    let lasting = options.stream("joins").below(3) == 0;
+    let (random, steps) = (options.stream("faults"), Vec::new());
+    let mut draft = Draft { options, random, steps, at_ms: 0, lasting, split: false };
     draft.beginning();
     for second in 0..options.safety_s {
         draft.at_ms = second * 1_000;
@@ -70,8 +70,10 @@ struct Draft<'a> {
     random: Stream,
     steps: Vec<Timed>,
     at_ms: u64,
-    /// Chance in percent that what is split is joined, per second.
-    join_percent: u64,
+    /// Whether what is split stays so for long, as in a third of the worlds: each side comes to hold the other down.
+    lasting: bool,
+    /// Whether the network is split.
+    split: bool,
 }
 
 impl Draft<'_> {
@@ -105,7 +107,10 @@ impl Draft<'_> {
             let nodes: Vec<usize> = (0..self.options.nodes).collect();
             let count = 1 + self.random.below(nodes.len().max(2) as u64 - 1) as usize;
             let side = self.random.choose(&nodes, count);
-            self.push(Step::Split { side });
+            // Another split would let some of both sides hear each other.
+            if !(self.lasting && std::mem::replace(&mut self.split, true)) {
+                self.push(Step::Split { side });
+            }
         }
         if self.strikes(Fault::OneWay, 8) {
             let (from, to) = (self.node(), self.node());
@@ -116,7 +121,9 @@ impl Draft<'_> {
             self.push(Step::Sever { a, b });
         }
         let broken = [Fault::Partition, Fault::OneWay, Fault::Partial].iter().any(|fault| self.options.has(*fault));
-        if broken && self.random.below(100) < self.join_percent {
+        let join_percent = if self.lasting { 2 } else { 12 };
+        if broken && self.random.below(100) < join_percent {
+            self.split = false;
             self.push(Step::Join);
         }
     }

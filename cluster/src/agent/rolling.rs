@@ -72,9 +72,6 @@ impl<'a> Goals<'a> {
     pub(super) fn succeeds(&mut self, service: &'a Service, other: u64, own: u64) -> bool {
         let goal = self.of(service);
         let moves = matches!(goal.stage, Stage::There(_));
-        if mutation::on(Mutation::RevisionByOrder) && other > goal.target.revision {
-            return true;
-        }
         let back = own == goal.target.revision && moves;
         other == own || other == goal.target.revision || (goal.base.is_some_and(|base| base.revision == other) && !back)
     }

@@ -22,9 +22,9 @@ pub(crate) struct MutationArgs {
     /// Simulate this many nodes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=100))]
     nodes: u16,
-    /// Run the scripts in this folder instead of seeds
-    #[arg(long, value_name = "FOLDER")]
-    scripts: Option<PathBuf>,
+    /// Try the recorded runs in this folder after the seeds
+    #[arg(long, value_name = "FOLDER", default_value = "simulations/regressions")]
+    recorded: PathBuf,
     /// Try only mutations whose name contains this
     #[arg(long)]
     only: Option<String>,
@@ -48,10 +48,9 @@ pub(crate) fn mutations(args: &MutationArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     // A core may panic at what a mutation does to it: that is one way to be caught, and needs no backtrace.
     panic::set_hook(Box::new(|_| {}));
-    let scripts: Vec<Script> = match &args.scripts {
-        Some(folder) => Script::folder(folder)?.into_iter().map(|(_, script)| script).collect(),
-        None => (1..=args.seeds).map(|seed| Script::drawn(Options::draw(seed, usize::from(args.nodes)))).collect(),
-    };
+    let seeds = (1..=args.seeds).map(|seed| Script::drawn(Options::draw(seed, usize::from(args.nodes))));
+    let recorded = Script::folder(&args.recorded)?.into_iter().map(|(_, script)| script);
+    let scripts: Vec<Script> = seeds.chain(recorded).collect();
     let scripts = sound(scripts);
     let (mut tried, mut missed) = (0, Vec::new());
     for mutation in Mutation::ALL {
