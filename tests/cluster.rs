@@ -7,8 +7,8 @@
 
 mod bad_days;
 mod bad_input;
-mod options;
 mod lone_days;
+mod options;
 mod support;
 mod tasks;
 

@@ -2,8 +2,8 @@
 
 pub(crate) mod dns;
 pub(crate) mod http;
-pub(crate) mod tools;
 pub(crate) mod lone;
+pub(crate) mod tools;
 pub(crate) mod traces;
 
 use std::fs;
