@@ -43,7 +43,13 @@ pub fn of_models(value: &mut Value) -> bool {
 
 fn rename(value: &mut Value, from: &str, to: &str) -> bool {
     match value {
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| rename(item, from, to) || any),
+        Value::Array(items) => {
+            let mut changed = false;
+            for item in items {
+                changed |= rename(item, from, to);
+            }
+            changed
+        }
         Value::Object(fields) => {
             let mut changed = false;
             // Nowhere else: a label may have any name.
