@@ -44,7 +44,11 @@ pub fn of_models(value: &mut Value) -> bool {
 fn rename(value: &mut Value, from: &str, to: &str) -> bool {
     match value {
         Value::Array(items) => {
-            items.iter_mut().map(|item| rename(item, from, to)).filter(|changed| *changed).count() > 0
+            let mut changed = false;
+            for item in items {
+                changed |= rename(item, from, to);
+            }
+            changed
         }
         Value::Object(fields) => {
             let mut changed = false;
