@@ -91,10 +91,12 @@ fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
         // Start-first an old task runs on beside a new one that never runs for long enough.
         let goal = Goal::of(service, verdict);
         let beside = workload::is_flawed(task) && goal.config.order == UpdateOrder::StartFirst;
+        // While it is paused a slot may run, or try to run, what came before, which may be no better.
+        let was_flawed = service.history.iter().any(|kept| workload::is_flawed(&kept.spec.task));
         let slot = Slot {
             at: None,
             revision: Some(revision).filter(|_| !paused && !beside),
-            flawed: workload::is_flawed(task) && !paused,
+            flawed: if paused { was_flawed } else { workload::is_flawed(task) },
             count: 0,
         };
         match service.spec.mode {
