@@ -351,7 +351,7 @@ fn row(tasks: u64, count: u64, percent: u64, losses: u64, others: bool) -> (u64,
         found.most % 100,
         found.pending,
     );
-    series(&full, losses * 3);
+    series(&full, (losses * 3).min(count / 10));
     if others {
         let gone = inputs.nodes[(random(&[20, 0]) % count) as usize].id;
         type Rule = fn(&Inputs) -> Table;
