@@ -278,6 +278,32 @@ fn without(inputs: &Inputs, gone: &NodeId) -> Inputs {
     rest
 }
 
+/// Loses one node after the other, so that rounded numbers change on the way, and prints what moved in all.
+fn series(full: &Placement, losses: u64) {
+    let (mut present, mut before) = (full.clone(), table(full));
+    let (mut sum, mut minimum, mut times) = (0, 0, Vec::new());
+    for loss in 0..losses {
+        let nodes = &present.inputs().nodes;
+        let gone = nodes[(random(&[21, loss]) % nodes.len() as u64) as usize].id;
+        let start = Watch::start();
+        present.without(&gone);
+        times.push(start.elapsed());
+        let after = table(&present);
+        let (now, needed) = moved(&before, &after, &gone);
+        (sum, minimum, before) = (sum + now, minimum + needed, after);
+    }
+    let longest = times.iter().max().copied().unwrap_or_default();
+    let ratio = sum as u64 * 100 / minimum.max(1) as u64;
+    println!(
+        "   {losses} losses one after another: {:.2} ms (longest {:.1} ms), moved/minimum {}.{:02}, max/mean {:.2}",
+        median(&mut times).as_secs_f64() * 1e3,
+        longest.as_secs_f64() * 1e3,
+        ratio / 100,
+        ratio % 100,
+        balance(present.inputs(), &before).most as f64 / 100.0,
+    );
+}
+
 /// One row; returns the movement against the minimum and the greatest load, in hundredths.
 fn row(tasks: u64, count: u64, percent: u64, losses: u64, others: bool) -> (u64, u64) {
     let nodes = nodes(count);
@@ -325,6 +351,7 @@ fn row(tasks: u64, count: u64, percent: u64, losses: u64, others: bool) -> (u64,
         found.most % 100,
         found.pending,
     );
+    series(&full, (losses * 3).min(count / 10));
     if others {
         let gone = inputs.nodes[(random(&[20, 0]) % count) as usize].id;
         type Rule = fn(&Inputs) -> Table;

@@ -12,6 +12,7 @@ mod follow;
 mod homes;
 mod input;
 mod leftover;
+mod limits;
 mod loss;
 mod number;
 mod ring;
@@ -29,7 +30,8 @@ use self::field::Field;
 pub use self::follow::Placed;
 use self::homes::{Passed, Taken};
 pub use self::input::{Amounts, Inputs, NodeInput, ServiceInput};
-use self::number::{ceil_to, mix};
+use self::limits::Limits;
+use self::number::mix;
 use self::tier::Tier;
 pub use self::why::{Obstacles, Why};
 use crate::hash;
@@ -78,6 +80,8 @@ struct Service {
     replicas: u32,
     global: bool,
     reserved: Amounts,
+    /// How many binary digits its slots' size has: of those at one desk the smaller come first.
+    class: u8,
     most_per_node: u32,
     /// How many of its slots may be on a node for one that is not at home there to join them.
     most_displaced: u32,
@@ -148,8 +152,7 @@ pub struct Placement {
     slots: Slots,
     /// Of slots of different sizes, the largest first.
     tiers: Vec<Tier>,
-    /// How many slots of a tier are at home in a pool.
-    counts: BTreeMap<(usize, usize), u64>,
+    limits: Limits,
     /// What nodes have beside what global services and pinned slots take.
     rooms: Vec<Room>,
     /// The slots that no node kept, in order.
@@ -179,7 +182,6 @@ impl Placement {
         for service in placement.services.iter().filter(|service| !service.global) {
             homes::settle(&placement.field, service, &mut placement.slots, &mut taken);
         }
-        placement.count_parts();
         placement.set_limits();
         placement.settle_tiers();
         placement.place_leftovers();
@@ -193,8 +195,9 @@ impl Placement {
 
     /// Numbers the slots of all services and sorts the services into tiers.
     fn number(&mut self, branches: &[usize]) {
-        let class = |service: &ServiceInput| u64::BITS - service.reserved.size().leading_zeros();
-        let mut classes: Vec<u32> = self.inputs.services.iter().map(class).collect();
+        self.limits.small = limits::small(&self.field);
+        let class = |service: &ServiceInput| limits::class(service.reserved.size(), self.limits.small);
+        let mut classes: Vec<u8> = self.inputs.services.iter().map(class).collect();
         let all = classes.clone();
         classes.sort_unstable_by(|one, other| other.cmp(one));
         classes.dedup();
@@ -210,6 +213,7 @@ impl Placement {
                 replicas,
                 global: input.global,
                 reserved: input.reserved,
+                class: limits::digits(input.reserved.size()),
                 most_per_node: input.replicas_per_node_max,
                 most_displaced: 0,
                 branch: *branch,
@@ -224,7 +228,8 @@ impl Placement {
             self.slots.service.extend(core::iter::repeat_n(index as u16, service.replicas as usize));
         }
         let desks = alloc::vec![tier::Desk::default(); self.field.nodes.len()];
-        self.tiers = alloc::vec![Tier { desks }; classes.len()];
+        let tier = |class| Tier { desks: desks.clone(), is_weighed: class == limits::SMALL };
+        self.tiers = classes.into_iter().map(tier).collect();
     }
 
     /// Leaves pinned slots where they are.
@@ -263,66 +268,27 @@ impl Placement {
         }
     }
 
-    /// Counts the slots of each tier that are at home in each part of the field.
-    fn count_parts(&mut self) {
-        let mut counts: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-        for service in &self.services {
-            let range = service.range();
-            for (home, leaf) in self.slots.home[range.clone()].iter().zip(&self.slots.leaf[range]) {
-                if *home != NOWHERE {
-                    *counts.entry((service.tier, *leaf as usize)).or_default() += 1;
-                }
-            }
-        }
-        self.counts = counts;
-    }
-
-    /// Returns how many slots of each tier each of the nodes that `are` may keep: what falls to it on average by what it
-    /// can carry, and the root of that more. Both numbers that this depends on are rounded, so that the limits rarely
-    /// change.
-    fn limits(&self, are: impl Fn(u16) -> bool) -> Vec<Vec<(u16, u32)>> {
-        const FRACTION: u32 = 20;
-        let mut expected = alloc::vec![alloc::vec![0_u64; self.field.nodes.len()]; self.tiers.len()];
-        for ((tier, pool), count) in &self.counts {
-            let pool = &self.field.pools[*pool];
-            let of_point = (ceil_to(5, *count) << FRACTION) / pool.weight();
-            for node in pool.nodes.iter().filter(|node| are(**node)) {
-                let node = usize::from(*node);
-                expected[*tier][node] += of_point * u64::from(self.field.nodes[node].points);
-            }
-        }
-        let limit = |expected: u64| {
-            let mean = expected.div_ceil(1 << FRACTION);
-            u32::try_from(mean + mean.isqrt().max(1)).unwrap_or(u32::MAX)
-        };
-        let of_tier = |expected: Vec<u64>| {
-            let asked = (0..).zip(expected).filter(|(node, _)| are(*node));
-            asked.map(|(node, expected)| (node, limit(expected))).collect()
-        };
-        expected.into_iter().map(of_tier).collect()
-    }
-
-    fn set_limits(&mut self) {
-        for (tier, limits) in self.limits(|_| true).into_iter().enumerate() {
-            for (node, limit) in limits {
-                self.tiers[tier].desks[usize::from(node)].limit = limit;
-            }
-        }
-    }
-
     fn settle_tiers(&mut self) {
         let mut own: Vec<Vec<u32>> = alloc::vec![Vec::new(); self.tiers.len()];
         for service in &self.services {
             let slots = service.range().filter(|index| self.slots.home[*index] != NOWHERE);
             own[service.tier].extend(slots.map(|index| index as u32));
         }
-        let mut rooms = self.rooms.clone();
-        for (tier, own) in self.tiers.iter_mut().zip(&own) {
-            tier.settle(&self.field, &self.services, &mut self.slots, own, &rooms);
-            for (room, desk) in rooms.iter_mut().zip(&tier.desks) {
-                *room = room.minus(desk.used);
-            }
+        for (tier, own) in own.iter().enumerate() {
+            let rooms: Vec<Room> = (0..self.field.nodes.len()).map(|node| self.room(tier, node)).collect();
+            self.tiers[tier].settle(&self.field, &self.services, &mut self.slots, own, &rooms);
         }
+    }
+
+    /// Returns what a node has left for a tier, and of slots that are weighed may take.
+    fn room(&self, tier: usize, node: usize) -> Room {
+        let above = |left: Room| self.tiers[..tier].iter().fold(left, |left, above| left.minus(above.desks[node].used));
+        let mut room = above(self.rooms[node]);
+        if self.tiers[tier].is_weighed {
+            let level = Room { amounts: self.limits.levels[node], tasks: 0 };
+            room.amounts = room.amounts.least(above(level).amounts);
+        }
+        room
     }
 
     fn service_index(&self, id: &ServiceId) -> Option<usize> {

@@ -29,6 +29,17 @@ pub(super) struct Node {
     pub(super) capacity: Amounts,
     /// Whether it takes tasks.
     pub(super) open: bool,
+    /// The pools that it is in, as long as it is open.
+    pub(super) pools: Vec<u32>,
+}
+
+/// What all nodes that take tasks have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Total {
+    pub(super) nano_cpus: u128,
+    pub(super) memory_bytes: u128,
+    pub(super) size: u64,
+    pub(super) nodes: u64,
 }
 
 /// Some of the nodes.
@@ -47,9 +58,9 @@ impl Pool {
         node_count(self.nodes.len())
     }
 
-    /// Returns the points of all nodes, rounded likewise.
+    /// Returns the points of all nodes, rounded down to seven binary digits.
     pub(super) fn weight(&self) -> u64 {
-        floor_to(5, self.points).max(1)
+        floor_to(7, self.points).max(1)
     }
 
     pub(super) fn holds(&self, node: u16) -> bool {
@@ -85,6 +96,7 @@ pub(super) struct Field {
     ring: Ring,
     pub(super) pools: Vec<Pool>,
     pub(super) branches: Vec<Branch>,
+    pub(super) total: Total,
 }
 
 impl Field {
@@ -94,7 +106,9 @@ impl Field {
         let nodes_seen: Vec<Node> = nodes.iter().map(|node| Node::new(node, before)).collect();
         let open = nodes_seen.iter().enumerate().filter(|(_, node)| node.open);
         let ring = Ring::new(open.map(|(index, node)| (index as u16, node.hash, node.points)));
-        let mut field = Self { nodes: nodes_seen, ring, pools: Vec::new(), branches: Vec::new() };
+        let mut total = Total::default();
+        nodes_seen.iter().filter(|node| node.open).for_each(|node| total.add(&node.capacity));
+        let mut field = Self { nodes: nodes_seen, ring, pools: Vec::new(), branches: Vec::new(), total };
         let least = field.least_capacity();
         let mut roots: BTreeMap<(RootKey, Vec<Spread>), usize> = BTreeMap::new();
         let mut pools: BTreeMap<RootKey, usize> = BTreeMap::new();
@@ -134,6 +148,8 @@ impl Field {
         let narrow = nodes.len() * NARROW < self.nodes.len();
         let ring = narrow.then(|| Ring::new(nodes.iter().map(|node| (*node, of(node).hash, of(node).points))));
         let points = nodes.iter().map(|node| u64::from(of(node).points)).sum();
+        let index = self.pools.len() as u32;
+        nodes.iter().for_each(|node| self.nodes[usize::from(*node)].pools.push(index));
         self.pools.push(Pool { members, nodes, ring, points });
         self.pools.len() - 1
     }
@@ -158,13 +174,18 @@ impl Field {
 
     /// Takes a node out of every pool, and returns which rounded numbers that changed.
     pub(super) fn close(&mut self, node: u16) -> Closed {
-        let points = u64::from(self.nodes[usize::from(node)].points);
-        self.nodes[usize::from(node)].open = false;
+        let closing = &mut self.nodes[usize::from(node)];
+        let (points, pools) = (u64::from(closing.points), core::mem::take(&mut closing.pools));
+        closing.open = false;
+        self.total.remove(&closing.capacity);
         let mut closed = Closed::default();
-        for (index, pool) in self.pools.iter_mut().enumerate().filter(|(_, pool)| pool.holds(node)) {
+        for index in pools.into_iter().map(|pool| pool as usize) {
+            let pool = &mut self.pools[index];
             let before = (pool.count(), pool.weight());
             pool.members[usize::from(node)] = false;
-            pool.nodes.retain(|member| *member != node);
+            if let Ok(place) = pool.nodes.binary_search(&node) {
+                pool.nodes.remove(place);
+            }
             pool.points -= points;
             closed.is_emptied |= pool.nodes.is_empty();
             if before.1 != pool.weight() {
@@ -207,7 +228,24 @@ impl Node {
             points: carries.clamp(POINTS.0, POINTS.1) as u32,
             capacity: input.capacity,
             open: input.active,
+            pools: Vec::new(),
         }
+    }
+}
+
+impl Total {
+    fn add(&mut self, capacity: &Amounts) {
+        self.nano_cpus += u128::from(capacity.nano_cpus);
+        self.memory_bytes += u128::from(capacity.memory_bytes);
+        self.size += capacity.size();
+        self.nodes += 1;
+    }
+
+    fn remove(&mut self, capacity: &Amounts) {
+        self.nano_cpus -= u128::from(capacity.nano_cpus);
+        self.memory_bytes -= u128::from(capacity.memory_bytes);
+        self.size -= capacity.size();
+        self.nodes -= 1;
     }
 }
 

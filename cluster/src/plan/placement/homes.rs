@@ -14,6 +14,8 @@ use super::{NOWHERE, Service, Slots};
 /// Steps of a slot's walk before it looks at all nodes of its pool.
 const STEPS: u64 = 16;
 const WALK: u64 = 0x5e1f_0000;
+/// So many homes are looked through sooner than what a node was offered.
+const FEW: u32 = 256;
 
 /// What one service's slots have taken so far.
 #[derive(Debug, Default)]
@@ -119,7 +121,7 @@ fn choose(field: &Field, pool: usize, seed: u64, room: impl Fn(u16) -> bool, ref
 
 /// Finds new homes for the slots of one service whose home has closed or who passed it by, for those that must then give
 /// way to a lower slot, and for those that passed by what a slot has left. `mates` returns the service's slots that were
-/// at home on a node, in whatever order. Returns what moved, in order of slot: index, old and new home.
+/// at home on a node, in whatever order; it is not asked where there are few slots to look through. Returns what moved, in order of slot: index, old and new home.
 pub(super) fn resettle(
     field: &Field,
     service: &Service,
@@ -134,8 +136,12 @@ pub(super) fn resettle(
         let seed = service.slot_seed(index - service.first + 1);
         let most = slots.share[index as usize];
         let present = |node: u16, slots: &Slots| {
-            let mut present = mates(node);
-            present.extend(arrived.get(&node).into_iter().flatten());
+            let mut present: Vec<u32> = if service.replicas <= FEW {
+                let homes = slots.home[service.range()].iter().zip(service.first..);
+                homes.filter(|(home, _)| **home == node).map(|(_, slot)| slot).collect()
+            } else {
+                mates(node).into_iter().chain(arrived.get(&node).into_iter().flatten().copied()).collect()
+            };
             present.retain(|mate| slots.home[*mate as usize] == node && *mate != index && !waiting.contains(mate));
             present
         };

@@ -39,6 +39,11 @@ impl Amounts {
         }
     }
 
+    /// Returns the lesser of each.
+    pub(super) fn least(self, other: Self) -> Self {
+        Self { nano_cpus: self.nano_cpus.min(other.nano_cpus), memory_bytes: self.memory_bytes.min(other.memory_bytes) }
+    }
+
     /// Returns one number for both, in thousandths of a CPU; a CPU counts as much as 4 GiB.
     pub(super) fn size(&self) -> u64 {
         (self.nano_cpus / 1_000_000).saturating_add(self.memory_bytes.div_ceil(4 << 20))

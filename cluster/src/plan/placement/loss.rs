@@ -12,11 +12,17 @@ use super::field::Closed;
 use super::homes::Taken;
 use super::number::share;
 use super::tier::{Offer, POSITIONS, walk};
-use super::{NOWHERE, Placement, Room, Service, homes};
+use super::{NOWHERE, Placement, Room, Service, homes, limits};
 use crate::id::NodeId;
 
-/// Desks to read again, by the lowest position at which something changed.
-type Dirty = BTreeSet<(u8, u16)>;
+/// What is left to do.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// Desks of the present tier to read again, by the lowest position at which something changed.
+    desks: BTreeSet<(u8, u16)>,
+    /// Nodes where what is kept may have changed, in this tier or an earlier one.
+    touched: BTreeSet<u16>,
+}
 
 impl Placement {
     /// Follows the loss of a node. The result is that of [`Placement::of`] without it.
@@ -67,25 +73,21 @@ impl Placement {
             return false;
         }
         let closed = self.field.close(node as u16);
+        if limits::small(&self.field) != self.limits.small {
+            return false;
+        }
         let Some(mut moved) = self.rehome(&closed) else { return false };
         let in_recounted = |service: &Service| closed.recounted.contains(&self.field.branches[service.branch].pool);
         let recounted: Vec<usize> =
             (0..self.services.len()).filter(|index| in_recounted(&self.services[*index])).collect();
-        let limits = (!closed.reweighted.is_empty()).then(|| {
-            let mut concerned = alloc::vec![false; self.field.nodes.len()];
-            let pools = closed.reweighted.iter().map(|pool| &self.field.pools[*pool]);
-            pools.flat_map(|pool| &pool.nodes).for_each(|node| concerned[usize::from(*node)] = true);
-            self.limits(|node| concerned[usize::from(node)])
-        });
+        let limits = self.limits_after(&closed);
         self.globals.values_mut().for_each(|nodes| nodes.retain(|other| usize::from(*other) != node));
-        let mut touched: BTreeSet<u16> = BTreeSet::new();
+        let mut dirty = Dirty::default();
         let mut left: Vec<u32> = core::mem::take(&mut self.leftovers);
         for tier in 0..self.tiers.len() {
-            let above = touched.iter().filter(|node| self.is_touched(tier, **node));
-            let mut dirty: Dirty = above.map(|node| (0, *node)).collect();
-            if let Some(limits) = &limits {
-                self.relimit(tier, &limits[tier], &mut dirty);
-            }
+            let above = dirty.touched.iter().filter(|node| self.is_touched(tier, **node));
+            dirty.desks = above.map(|node| (0, *node)).collect();
+            self.relimit(tier, &limits, &mut dirty.desks);
             self.recount(tier, &recounted, &mut dirty);
             if !self.vacate(tier, node, &closed, &mut dirty) {
                 return false;
@@ -93,8 +95,8 @@ impl Placement {
             for (slot, from) in moved.remove(&tier).unwrap_or_default() {
                 self.go_home(tier, slot, (usize::from(from) != node).then_some(from), &mut dirty);
             }
-            while let Some((position, desk)) = dirty.pop_first() {
-                touched.insert(desk);
+            while let Some((position, desk)) = dirty.desks.pop_first() {
+                dirty.touched.insert(desk);
                 self.reread(tier, position, desk, &mut dirty, &mut left);
             }
         }
@@ -137,17 +139,6 @@ impl Placement {
         Some(moved)
     }
 
-    /// Sets new limits of a tier's desks; those that changed have to be read again.
-    fn relimit(&mut self, tier: usize, limits: &[(u16, u32)], dirty: &mut Dirty) {
-        for (node, limit) in limits {
-            let desk = &mut self.tiers[tier].desks[usize::from(*node)];
-            if desk.limit != *limit && self.field.nodes[usize::from(*node)].open {
-                desk.limit = *limit;
-                dirty.insert((0, *node));
-            }
-        }
-    }
-
     /// Follows the number of nodes of the pools from which displaced slots' shares derive.
     fn recount(&mut self, tier: usize, concerned: &[usize], dirty: &mut Dirty) {
         for index in concerned.iter().copied() {
@@ -162,7 +153,7 @@ impl Placement {
             }
             for slot in service.range().filter(|slot| !self.slots.pinned(*slot)) {
                 for position in 1..=self.slots.position[slot].min(POSITIONS - 1) {
-                    dirty.insert((position, walk(&self.field, service, &self.slots, slot as u32, position)));
+                    dirty.desks.insert((position, walk(&self.field, service, &self.slots, slot as u32, position)));
                 }
             }
             self.services[index].most_displaced = most;
@@ -178,13 +169,8 @@ impl Placement {
         self.offer(tier, slot, 0, believed, dirty);
     }
 
-    /// Returns what a node has left for a tier.
-    fn room(&self, tier: usize, node: usize) -> Room {
-        self.tiers[..tier].iter().fold(self.rooms[node], |room, above| room.minus(above.desks[node].used))
-    }
-
-    /// Tells whether a change above may change what a desk keeps.
-    fn is_touched(&self, tier: usize, node: u16) -> bool {
+    /// Tells whether a change above, or of the level, may change what a desk keeps.
+    pub(super) fn is_touched(&self, tier: usize, node: u16) -> bool {
         let desk = &self.tiers[tier].desks[usize::from(node)];
         desk.is_tight || !desk.used.fits(&self.room(tier, usize::from(node)))
     }
@@ -196,7 +182,7 @@ impl Placement {
         let mut homeless: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
         for offer in &offers {
             if offer.position() == 0 {
-                homeless.entry(self.slots.service[offer.slot as usize]).or_default().push(offer.slot);
+                homeless.entry(offer.service).or_default().push(offer.slot);
             } else {
                 let believed = self.slots.position[offer.slot as usize] == offer.position();
                 self.offer(tier, offer.slot, offer.position(), believed, dirty);
@@ -227,9 +213,9 @@ impl Placement {
     /// Reads one desk again and acts on what changed at `position`; what changed beyond it waits.
     fn reread(&mut self, tier: usize, position: u8, node: u16, dirty: &mut Dirty, left: &mut Vec<u32>) {
         let room = self.room(tier, usize::from(node));
-        let (kept, reading) = self.tiers[tier].read(usize::from(node), &room, &self.services, &self.slots);
+        let (kept, reading) = self.tiers[tier].read(usize::from(node), &room, &self.services);
         let desk = &mut self.tiers[tier].desks[usize::from(node)];
-        (desk.used, desk.is_tight) = (reading.used, reading.is_tight);
+        desk.conclude(&reading);
         let mut changed: Vec<(u32, bool)> = Vec::new();
         for (offer, keeps) in desk.offers.iter().zip(kept).filter(|(offer, _)| offer.position() >= position) {
             if keeps == (self.slots.position[offer.slot as usize] == offer.position()) {
@@ -238,7 +224,7 @@ impl Placement {
             if offer.position() == position {
                 changed.push((offer.slot, keeps));
             } else {
-                dirty.insert((offer.position(), node));
+                dirty.desks.insert((offer.position(), node));
             }
         }
         for (slot, keeps) in changed {
@@ -272,19 +258,34 @@ impl Placement {
     fn offer(&mut self, tier: usize, slot: u32, position: u8, believed: bool, dirty: &mut Dirty) {
         let service = &self.services[usize::from(self.slots.service[slot as usize])];
         let node = walk(&self.field, service, &self.slots, slot, position);
-        let offer = Offer::new(service.slot_seed(slot - service.first + 1), slot, position);
-        let offers = &mut self.tiers[tier].desks[usize::from(node)].offers;
-        offers.insert(offers.partition_point(|other| *other < offer), offer);
+        let offer = Offer::of(&self.slots, service, slot, position);
+        let room = self.room(tier, usize::from(node));
+        let desk = &mut self.tiers[tier].desks[usize::from(node)];
         if believed {
             self.slots.position[slot as usize] = position;
             self.slots.node[slot as usize] = node;
         }
-        dirty.insert((position, node));
+        if believed && desk.simply_keeps(&offer, service, &room) {
+            desk.used = desk.used.with(service.reserved);
+            dirty.touched.insert(node);
+        } else {
+            desk.is_stale = true;
+            dirty.desks.insert((position, node));
+        }
+        desk.put(offer);
     }
 
     fn withdraw(&mut self, tier: usize, slot: u32, position: u8, node: u16, dirty: &mut Dirty) {
-        let offers = &mut self.tiers[tier].desks[usize::from(node)].offers;
-        offers.retain(|offer| (offer.slot, offer.position()) != (slot, position));
-        dirty.insert((position, node));
+        let service = &self.services[usize::from(self.slots.service[slot as usize])];
+        let desk = &mut self.tiers[tier].desks[usize::from(node)];
+        desk.offers.retain(|offer| (offer.slot, offer.position()) != (slot, position));
+        if desk.has_refused || desk.is_stale {
+            desk.is_stale = true;
+            dirty.desks.insert((position, node));
+        } else {
+            // All that is left is kept as before.
+            desk.used = desk.used.minus(Room::default().with(service.reserved));
+            dirty.touched.insert(node);
+        }
     }
 }

@@ -30,6 +30,12 @@ pub(super) const fn ceil_to(bits: u32, value: u64) -> u64 {
     floor.saturating_add(1 << (length - bits))
 }
 
+/// Rounds to the nearest number of `bits` binary digits.
+pub(super) const fn near_to(bits: u32, value: u64) -> u64 {
+    let (floor, ceil) = (floor_to(bits, value), ceil_to(bits, value));
+    if value - floor < ceil - value { floor } else { ceil }
+}
+
 /// Rounds a number of nodes down so that it rarely changes when a node comes or goes: exact up to [`STRICT_SLOTS`],
 /// where every node shows, three binary digits beyond.
 pub(super) const fn node_count(exact: usize) -> u32 {
@@ -37,10 +43,10 @@ pub(super) const fn node_count(exact: usize) -> u32 {
 }
 
 /// Returns how many of the slots up to `slot` one of `count` nodes may hold: the even share, rounded up; beyond
-/// [`STRICT_SLOTS`] its root more, so that few slots have to give way when a node goes.
+/// [`STRICT_SLOTS`] its root and one more, so that few slots have to give way when a node goes.
 pub(super) const fn share(slot: u32, count: u32) -> u32 {
     let even = slot.div_ceil(if count == 0 { 1 } else { count });
-    if slot <= STRICT_SLOTS { even } else { even + even.isqrt() }
+    if slot <= STRICT_SLOTS { even } else { even + even.isqrt() + 1 }
 }
 
 #[cfg(test)]
@@ -52,6 +58,10 @@ mod tests {
         assert_eq!([0, 1, 7, 8, 9, 10, 5_000].map(|value| floor_to(3, value)), [0, 1, 7, 8, 8, 10, 4_096]);
         assert_eq!([0, 1, 7, 8, 9, 10, 5_000].map(|value| ceil_to(3, value)), [0, 1, 7, 8, 10, 10, 5_120]);
         assert_eq!([3, 31, 32, 33, 40, 5_000].map(node_count), [3, 31, 32, 32, 40, 4_096]);
+        assert_eq!(
+            [0, 7, 9, 15, 17, 19, 512, 575, 576].map(|value| near_to(3, value)),
+            [0, 7, 10, 16, 16, 20, 512, 512, 640]
+        );
         assert_eq!(ceil_to(3, u64::MAX), u64::MAX);
     }
 

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::number::mix;
 
 /// How many places one hash asks. More are more even and slower.
-const PROBES: u64 = 4;
+const PROBES: u64 = 8;
 
 /// Points on a circle, each owned by a node.
 #[derive(Clone, Debug, Default)]

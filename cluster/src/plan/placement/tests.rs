@@ -65,11 +65,13 @@ fn any_service() -> impl Strategy<Value = ServiceInput> {
         vec!["node.labels.zone"],
         vec!["node.labels.zone", "node.labels.disk"],
     ]);
-    let size = (0..6_u64, 0..4_u64);
+    // Large, small, and both.
+    let unit = prop::sample::select(vec![(200, GIB / 2), (10, GIB / 64), (10, GIB / 2), (40, 0)]);
+    let size = (0..6_u64, 0..4_u64, unit);
     (0..500_u16, 0..40_u32, constraint, spread, size, 0..4_u32, 0..8_u8).prop_map(
-        |(number, replicas, constraints, spread, (cpu, memory), most, kind)| ServiceInput {
+        |(number, replicas, constraints, spread, (cpu, memory, unit), most, kind)| ServiceInput {
             global: kind == 0,
-            reserved: Amounts { nano_cpus: cpu * 200_000_000, memory_bytes: memory * GIB / 2 },
+            reserved: Amounts { nano_cpus: cpu * unit.0 * 1_000_000, memory_bytes: memory * unit.1 },
             constraints: constraints.into_iter().map(|text| Constraint::parse(text).unwrap()).collect(),
             platforms: if kind == 1 { vec![("linux".into(), "amd64".into())] } else { vec![] },
             spread: spread.into_iter().map(|text| Spread::parse(text).unwrap()).collect(),

@@ -21,14 +21,21 @@ const RANK: u64 = 0x4a4e_0000;
 /// One slot's offer to one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Offer {
-    /// The position in the walk, then a hash of the slot.
+    /// The position in the walk, then the class of size, then a hash of the slot.
     rank: u64,
     pub(super) slot: u32,
+    pub(super) service: u16,
 }
 
 impl Offer {
-    pub(super) fn new(seed: u64, slot: u32, position: u8) -> Self {
-        Self { rank: u64::from(position) << 56 | mix(seed ^ RANK) >> 8, slot }
+    pub(super) fn of(slots: &Slots, service: &Service, slot: u32, position: u8) -> Self {
+        let seed = service.slot_seed(slot - service.first + 1);
+        let class = u64::from(service.class);
+        Self {
+            rank: u64::from(position) << 56 | class << 48 | mix(seed ^ RANK) >> 16,
+            slot,
+            service: slots.service[slot as usize],
+        }
     }
 
     pub(super) fn position(&self) -> u8 {
@@ -41,11 +48,41 @@ impl Offer {
 pub(super) struct Desk {
     /// All offers, refused ones too, in order of rank.
     pub(super) offers: Vec<Offer>,
-    /// How many it may keep.
+    /// How many it may keep; no bound where slots are weighed.
     pub(super) limit: u32,
     pub(super) used: Room,
-    /// Whether something was refused for want of cpu or memory rather than for the limit.
+    /// Whether something was refused.
+    pub(super) has_refused: bool,
+    /// Whether offers came or went that were not read yet.
+    pub(super) is_stale: bool,
+    /// Whether something was refused for want of cpu or memory, or for the level, rather than for the limit.
     pub(super) is_tight: bool,
+}
+
+impl Desk {
+    pub(super) fn put(&mut self, offer: Offer) {
+        self.offers.insert(self.offers.partition_point(|other| *other < offer), offer);
+    }
+
+    /// Takes over what a reading of all offers came to.
+    pub(super) fn conclude(&mut self, reading: &Reading) {
+        (self.used, self.is_tight) = (reading.used, reading.is_tight);
+        (self.has_refused, self.is_stale) = (reading.has_refused, false);
+    }
+
+    /// Tells whether an offer is kept and nothing else changes. Says no where that takes a reading.
+    pub(super) fn simply_keeps(&self, offer: &Offer, service: &Service, room: &Room) -> bool {
+        let used = self.used.with(service.reserved);
+        let open = !self.has_refused && !self.is_stale && used.tasks <= self.limit && used.fits(room);
+        let own = |other: &&Offer| other.service == offer.service;
+        open && if offer.position() == 0 {
+            // Of its service, some that are not at home here might be too many now.
+            !self.offers.iter().rev().take_while(|other| other.position() > 0).any(|other| own(&other))
+        } else {
+            self.offers.last().is_none_or(|last| last < offer)
+                && self.offers.iter().filter(own).count() < service.most_displaced as usize
+        }
+    }
 }
 
 /// The slots of one size.
@@ -53,6 +90,8 @@ pub(super) struct Desk {
 pub(super) struct Tier {
     /// By node.
     pub(super) desks: Vec<Desk>,
+    /// Whether its slots are weighed rather than counted.
+    pub(super) is_weighed: bool,
 }
 
 /// What goes on at one desk while its offers are read in order.
@@ -60,6 +99,7 @@ pub(super) struct Tier {
 pub(super) struct Reading {
     pub(super) used: Room,
     closed: bool,
+    has_refused: bool,
     pub(super) is_tight: bool,
 }
 
@@ -74,12 +114,13 @@ impl Reading {
         mates: impl Fn() -> usize,
     ) -> bool {
         if self.closed || (offer.position() > 0 && mates() >= service.most_displaced as usize) {
+            self.has_refused = true;
             return false;
         }
         let used = self.used.with(service.reserved);
         self.is_tight = !used.fits(room);
         if used.tasks > limit || self.is_tight {
-            self.closed = true;
+            (self.closed, self.has_refused) = (true, true);
             return false;
         }
         self.used = used;
@@ -101,14 +142,14 @@ pub(super) fn walk(field: &Field, service: &Service, slots: &Slots, slot: u32, p
 
 impl Tier {
     /// Reads all offers of one desk in order, and returns for each whether it is kept.
-    pub(super) fn read(&self, node: usize, room: &Room, services: &[Service], slots: &Slots) -> (Vec<bool>, Reading) {
+    pub(super) fn read(&self, node: usize, room: &Room, services: &[Service]) -> (Vec<bool>, Reading) {
         let desk = &self.desks[node];
         let (mut kept, mut reading) = (Vec::with_capacity(desk.offers.len()), Reading::default());
         for offer in &desk.offers {
-            let service = &services[slots.service[offer.slot as usize] as usize];
+            let service = &services[usize::from(offer.service)];
             let mates = || {
                 let before = desk.offers.iter().zip(&kept);
-                before.filter(|(offer, kept)| **kept && service.owns(offer.slot)).count()
+                before.filter(|(other, kept)| **kept && other.service == offer.service).count()
             };
             let keeps = reading.keeps(offer, service, desk.limit, room, mates);
             kept.push(keeps);
@@ -133,17 +174,16 @@ impl Tier {
             for slot in waiting.drain(..) {
                 let service = &services[slots.service[slot as usize] as usize];
                 let node = walk(field, service, slots, slot, position);
-                let seed = service.slot_seed(slot - service.first + 1);
-                offers.push((node, Offer::new(seed, slot, position)));
+                offers.push((node, Offer::of(slots, service, slot, position)));
             }
             offers.sort_unstable();
             for (node, offer) in offers {
                 let (node, index) = (usize::from(node), offer.slot as usize);
-                let service = &services[slots.service[index] as usize];
+                let service = &services[usize::from(offer.service)];
                 let desk = &mut self.desks[node];
                 let mates = || {
                     let kept = |other: &&Offer| slots.position[other.slot as usize] == other.position();
-                    desk.offers.iter().filter(|other| service.owns(other.slot)).filter(kept).count()
+                    desk.offers.iter().filter(|other| other.service == offer.service).filter(kept).count()
                 };
                 let keeps = readings[node].keeps(&offer, service, desk.limit, &rooms[node], mates);
                 desk.offers.push(offer);
@@ -156,7 +196,7 @@ impl Tier {
             waiting.sort_unstable();
         }
         for (desk, reading) in self.desks.iter_mut().zip(readings) {
-            (desk.used, desk.is_tight) = (reading.used, reading.is_tight);
+            desk.conclude(&reading);
         }
     }
 }

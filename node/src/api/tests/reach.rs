@@ -199,3 +199,32 @@ async fn a_command_with_input_takes_the_connection_over() {
     assert_eq!(status, StatusCode::CONFLICT);
     serving.abort();
 }
+
+#[tokio::test]
+async fn events_are_kept_in_bounded_number_filtered_and_end_where_they_are_told_to() {
+    let shoal = Shoal::new();
+    let events = &shoal.handle.events;
+    events.image("pull", "a:1");
+    events.image("delete", "b:1");
+    let until = api::time::now_ms() / 1_000 + 1;
+    let path = |filters: &str| format!("/events?since=1&until={until}&filters={filters}");
+    let (_, one) = ask(&shoal, Method::GET, &path(r#"{"event":["pull"],"type":["image"]}"#), "").await;
+    assert_eq!((&one["Type"], &one["Action"], &one["Actor"]["ID"]), (&json!("image"), &json!("pull"), &json!("a:1")));
+    assert_eq!(
+        (&one["scope"], one["timeNano"].as_u64().unwrap() / 1_000_000_000),
+        (&json!("local"), one["time"].as_u64().unwrap())
+    );
+    let (_, none) = ask(&shoal, Method::GET, &path(r#"{"type":["node"]}"#), "").await;
+    assert_eq!(none, "");
+    let (_, before) = ask(&shoal, Method::GET, "/events?since=1&until=2", "").await;
+    assert_eq!(before, "");
+    for _ in 0..2_000 {
+        events.image("tag", "c:1");
+    }
+    let until = api::time::now_ms() / 1_000 + 1;
+    let (_, all) = ask(&shoal, Method::GET, &format!("/events?since=1&until={until}"), "").await;
+    let lines: Vec<&str> = all.as_str().unwrap().lines().collect();
+    assert!((lines.len(), lines[0].contains("tag")) == (1_024, true), "{} events", lines.len());
+    refused(Method::GET, "/events?since=never", "", StatusCode::BAD_REQUEST, "invalid since").await;
+    refused(Method::GET, r#"/events?filters={"colour":["red"]}"#, "", StatusCode::BAD_REQUEST, "invalid filter").await;
+}

@@ -39,7 +39,7 @@ fn many_replicas_are_spread_within_the_root_of_a_share() {
         let service = service(number, 300);
         let loads = loads(&placed(core::slice::from_ref(&service), &nodes), &service, &nodes);
         assert_eq!(loads.iter().sum::<usize>(), 300);
-        assert!(*loads.iter().max().unwrap() <= 110, "{loads:?}");
+        assert!(*loads.iter().max().unwrap() <= 111, "{loads:?}");
     }
 }
 
@@ -54,6 +54,44 @@ fn scaling_moves_nothing_that_runs() {
             }
         }
     }
+}
+
+#[test]
+fn scaling_what_reserves_little_moves_nothing_that_runs() {
+    for count in [1, 2, 3, 5, 9, 40] {
+        let service = |replicas| ServiceInput {
+            reserved: Amounts { nano_cpus: 30_000_000, memory_bytes: GIB / 64 },
+            ..service(count, replicas)
+        };
+        let all = placed(&[service(90)], &nodes(count)).assignments();
+        for replicas in (0..90).step_by(7) {
+            let few = placed(&[service(replicas)], &nodes(count)).assignments();
+            assert!(few.iter().all(|(slot, node)| all.get(&slot) == Some(&node)), "{replicas} on {count}");
+        }
+    }
+}
+
+/// Slots of four sizes on 60 nodes: no node carries much more than the mean, few slots are away from home for that, and
+/// the small ones are not among them.
+#[test]
+fn small_slots_are_weighed_and_the_largest_of_them_give_way() {
+    let nodes: Vec<NodeInput> = (0..60).map(|number| node(number, 16, &[])).collect();
+    let milli = [10, 20, 40, 80];
+    let services: Vec<ServiceInput> = (0..100)
+        .map(|number| ServiceInput {
+            reserved: Amounts { nano_cpus: milli[usize::from(number % 4)] * 1_000_000, memory_bytes: 0 },
+            ..service(number, 60 + u32::from(number))
+        })
+        .collect();
+    let placement = placed(&services, &nodes);
+    let used = used(placement.inputs(), &placement.assignments());
+    let cpus = || used.values().map(|used| used.nano_cpus);
+    let (most, mean) = (cpus().max().unwrap(), cpus().sum::<u64>() / 60);
+    assert!(most * 100 <= mean * 115, "{most} of {mean}");
+    let away: Vec<usize> = (0..placement.slots.node.len()).filter(|slot| placement.slots.position[*slot] > 0).collect();
+    assert!(!away.is_empty() && away.len() * 50 < placement.slots.node.len(), "{} are away", away.len());
+    let service = |slot: &usize| &placement.services[usize::from(placement.slots.service[*slot])];
+    assert!(away.iter().all(|slot| service(slot).reserved.nano_cpus >= 40_000_000));
 }
 
 /// Of three nodes with up to 12 replicas, a loss moves what was lost and at most about as much again.
