@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use runtime::{Exec, ExecExit, ExecOutput, LogStream, Runtime, ShimCommand};
+pub use runtime::{Exec, ExecEnd, ExecExit, ExecOutput, ExecTerminal, LogStream, Runtime, ShimCommand};
 pub use shim::shim_main;
 pub use spec::{
     ContainerSpec, Device, ExecSpec, Limits, LogLimits, Mount, MountSource, Privileges, Ulimit, WindowSize,

@@ -24,7 +24,7 @@ mod exec;
 mod follow;
 mod link;
 
-pub use exec::{Exec, ExecExit, ExecOutput, LogStream};
+pub use exec::{Exec, ExecEnd, ExecExit, ExecOutput, ExecTerminal, LogStream};
 use link::Link;
 
 /// How long a shim may take to create a container, and any other shim to answer.

@@ -64,7 +64,7 @@ pub struct NetworkStats {
 }
 
 /// One process of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerProcess {
     /// Number on the host.
     pub pid: i32,

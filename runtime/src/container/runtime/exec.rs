@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::super::protocol::{Failure, Reply, Request, line};
 use super::super::{
-    ContainerProcess, ContainerState, ExecSpec, FailureKind, RuntimeError, StartError, Stats, WindowSize, bundle,
-    console, stats,
+    ContainerProcess, ContainerSpec, ContainerState, ExecSpec, FailureKind, RuntimeError, StartError, Stats,
+    WindowSize, bundle, console, stats,
 };
 use super::link::{self, Link};
 use super::{ANSWER_TIMEOUT, Handle, Runtime, check, io_error};
@@ -38,8 +38,10 @@ pub struct Exec {
     pub stdout: ExecOutput,
     /// Its errors; none with a terminal, where they are in the output.
     pub stderr: Option<ExecOutput>,
-    terminal: Option<OwnedFd>,
-    link: Link,
+    /// Its terminal; beside the streams, so that each may be waited for by itself.
+    pub terminal: ExecTerminal,
+    /// Its end.
+    pub end: ExecEnd,
 }
 
 /// How such a command ended.
@@ -68,16 +70,44 @@ impl AsyncRead for ExecOutput {
     }
 }
 
+/// The terminal of such a command, if it has one. It is hung up when this and the streams are dropped.
+#[derive(Debug)]
+pub struct ExecTerminal(Option<OwnedFd>);
+
+/// Tells how such a command ends.
+#[derive(Debug)]
+pub struct ExecEnd(Link);
+
 impl Exec {
     /// Sets the size of the terminal; does nothing without one.
     pub fn resize(&self, size: WindowSize) -> io::Result<()> {
-        self.terminal.as_ref().map_or(Ok(()), |terminal| console::resize(terminal.as_fd(), size))
+        self.terminal.resize(size)
     }
 
-    /// Waits for its end. If the container ends first, it is taken to be killed. May be cancelled, and called again
-    /// until it has returned.
+    /// Waits for its end, as [`ExecEnd::exit`].
     pub async fn exit(&mut self) -> ExecExit {
-        match self.link.next::<Reply>().await {
+        self.end.exit().await
+    }
+}
+
+impl ExecTerminal {
+    /// Tells whether there is one.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Sets the size; does nothing without a terminal.
+    pub fn resize(&self, size: WindowSize) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |terminal| console::resize(terminal.as_fd(), size))
+    }
+}
+
+impl ExecEnd {
+    /// Waits for the end. If the container ends first, the command is taken to be killed. May be cancelled, and called
+    /// again until it has returned.
+    pub async fn exit(&mut self) -> ExecExit {
+        match self.0.next::<Reply>().await {
             Ok(Reply::ExecEnded { code, signal }) => ExecExit { code, signal },
             Ok(_) | Err(_) => ExecExit { code: 128 + libc::SIGKILL, signal: Some(libc::SIGKILL) },
         }
@@ -200,6 +230,14 @@ impl Runtime {
         Ok(LogStream { reader: Some(reader), follow, handle })
     }
 
+    /// Reads what a container was made from.
+    pub async fn spec(&self, id: &str) -> Result<ContainerSpec, RuntimeError> {
+        let path = self.found(id)?.bundle.clone();
+        let read = tokio::task::spawn_blocking(move || bundle::read(&path, bundle::SPEC)).await;
+        let failed = io_error(format!("read the spec of container {id}"));
+        read.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
+    }
+
     /// Reads the last lines of a container's output.
     pub async fn log(&self, id: &str, lines_max: usize) -> Result<Vec<LogLine>, RuntimeError> {
         let mut stream = self.logs(id, LogQuery { tail: Some(lines_max), ..LogQuery::default() }).await?;
@@ -318,16 +356,16 @@ impl Begun {
                 stdin: sender(stdin)?,
                 stdout: receiver(stdout)?,
                 stderr: Some(receiver(stderr)?),
-                terminal: None,
-                link,
+                terminal: ExecTerminal(None),
+                end: ExecEnd(link),
             }),
             Streams::Terminal(terminal) => Ok(Exec {
                 pid: self.pid,
                 stdin: sender(terminal.try_clone()?)?,
                 stdout: receiver(terminal.try_clone()?)?,
                 stderr: None,
-                terminal: Some(terminal),
-                link,
+                terminal: ExecTerminal(Some(terminal)),
+                end: ExecEnd(link),
             }),
         }
     }
