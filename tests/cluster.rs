@@ -8,6 +8,7 @@
 mod bad_days;
 mod bad_input;
 mod support;
+mod tasks;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -34,6 +35,9 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("every_node_answers_names_and_denies_others", every_node_answers_names_and_denies_others),
     ("any_node_takes_commands_and_all_see_them", any_node_takes_commands_and_all_see_them),
     ("the_docker_client_works_on_any_node", the_docker_client_works_on_any_node),
+    ("logs_of_three_nodes_are_merged_and_followed", tasks::logs_of_three_nodes_are_merged_and_followed),
+    ("commands_run_in_tasks_of_other_nodes", tasks::commands_run_in_tasks_of_other_nodes),
+    ("containers_are_shown_measured_and_ended", tasks::containers_are_shown_measured_and_ended),
     ("a_second_demo_is_refused_while_one_is_kept", a_second_demo_is_refused_while_one_is_kept),
     ("wrong_api_requests_are_refused_with_a_message", bad_input::wrong_api_requests_are_refused_with_a_message),
     ("an_update_of_a_stale_version_is_out_of_sequence", bad_input::an_update_of_a_stale_version_is_out_of_sequence),

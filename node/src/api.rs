@@ -10,9 +10,12 @@ mod conflicts;
 mod containers;
 mod distribution;
 mod error;
+mod events;
+mod exec;
 mod filters;
 mod images;
 mod limited;
+pub mod logs;
 mod lookup;
 mod networks;
 mod nodes;
@@ -29,7 +32,7 @@ mod swarm;
 mod system;
 mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod time;
 
 use std::fmt;
@@ -46,6 +49,9 @@ use shoal_runtime::image::registry::Login;
 use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::reach::Reach;
+pub use events::{Events, watch as watch_events};
+pub use exec::Instances as Execs;
 pub use socket::{ApiSocket, SocketError};
 
 /// The newest version of the Docker Engine API that is spoken.
@@ -70,6 +76,12 @@ pub struct NodeHandle {
     pub images_changed: Arc<Notify>,
     /// Where images come from that are not here.
     pub sources: Arc<dyn Sources>,
+    /// The tasks of all nodes.
+    pub reach: Reach,
+    /// Commands that clients asked for in containers.
+    pub execs: Arc<Execs>,
+    /// What happened lately.
+    pub events: Arc<Events>,
 }
 
 /// Where images come from that this node does not have: other nodes, and registries. Bounded in time by whoever

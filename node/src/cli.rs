@@ -4,14 +4,18 @@
 //! socket, as Docker's client does, so they work on any node and see what every other client sees.
 
 mod conflicts;
+mod events;
+mod exec;
 mod image;
 mod join_token;
 mod login;
+mod logs;
 mod node;
 mod output;
 mod plan;
 mod service;
 pub mod simulate;
+mod stats;
 mod status;
 mod table;
 pub mod up;
@@ -76,6 +80,20 @@ pub enum ClientCommand {
     /// Create, scale, update and remove services.
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Show what a task prints, on whichever node it runs.
+    Logs {
+        #[command(flatten)]
+        lines: logs::LogsArgs,
+        /// Which, by its id or by SERVICE.SLOT.
+        #[arg(value_name = "TASK")]
+        of: String,
+    },
+    /// Run a command in a task's container, on whichever node it runs.
+    Exec(exec::ExecArgs),
+    /// Show what tasks use, asked of the nodes that run them.
+    Stats(stats::StatsArgs),
+    /// Show what happens to containers, images, services and nodes, as it happens.
+    Events(events::EventsArgs),
     /// List, inspect and update nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -130,6 +148,10 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
     match command {
         ClientCommand::Image(command) => image::run(command, &client, &mut output).await,
         ClientCommand::Service(command) => service::run(command, &client, &mut output).await,
+        ClientCommand::Logs { lines, of } => logs::one(&of, &lines, &client).await,
+        ClientCommand::Exec(args) => exec::run(args, &client).await,
+        ClientCommand::Stats(args) => stats::run(&args, &client, &mut output).await,
+        ClientCommand::Events(args) => events::run(&args, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
         ClientCommand::Conflicts(args) => conflicts::run(&args, &client, &mut output).await,
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use bollard::{ClientVersion, Docker};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -66,7 +68,6 @@ pub enum ClientError {
     },
 }
 
-#[cfg(test)]
 impl ClientError {
     /// Tells whether the node refused with this status.
     pub fn is_status(&self, wanted: u16) -> bool {
@@ -134,6 +135,15 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.answer(error.into()))
     }
 
+    /// Posts JSON where no answer is expected but that it is done.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn tell(&self, path: &str, body: &impl serde::Serialize) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.answer(error.into()))?;
+        self.call(Method::POST, path, body.into()).await.map(drop)
+    }
+
     /// Deletes what lies at this path.
     ///
     /// # Errors
@@ -143,27 +153,73 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.answer(error.into()))
     }
 
+    /// Asks for what comes bit by bit.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn open(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let answer = self.send(Method::GET, path, Bytes::new(), None).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(self.refusal(answer).await)
+    }
+
+    /// Posts JSON, and takes over the connection: what is written goes to the node, what is read comes from it.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn hijack(&self, path: &str, body: &impl serde::Serialize) -> Result<TokioIo<Upgraded>, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.answer(error.into()))?;
+        let mut answer = self.send(Method::POST, path, body.into(), Some("tcp")).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(answer).await);
+        }
+        let upgraded = hyper::upgrade::on(&mut answer).await;
+        upgraded.map(TokioIo::new).map_err(|error| self.answer(error.into()))
+    }
+
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let answer = self.send(method, path, body, None).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let bytes = body.map_err(|error| self.answer(error))?.to_bytes();
+        if status.is_success() { Ok(bytes) } else { Err(refused(status, &bytes)) }
+    }
+
+    /// Sends a request on a connection of its own, which ends with the answer's body or lives on as another protocol.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        upgrade: Option<&str>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let broken =
             |error: hyper::Error| ClientError::Connection { socket: self.socket.clone(), source: error.into() };
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| refused_connection(&self.socket, error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // What ends it early is seen by the call as well.
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        tokio::spawn(connection.with_upgrades());
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "shoal")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.answer(error.into()))?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(protocol) = upgrade {
+            request = request.header(header::CONNECTION, "Upgrade").header(header::UPGRADE, protocol);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| self.answer(error.into()))?;
+        sender.send_request(request).await.map_err(broken)
+    }
+
+    async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        connection.abort();
-        let bytes = body.map_err(|error| self.answer(error))?.to_bytes();
-        if status.is_success() { Ok(bytes) } else { Err(refused(status, &bytes)) }
+        match Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => refused(status, &body.to_bytes()),
+            Err(error) => self.answer(error),
+        }
     }
 
     fn answer(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
 use shoal_overlay::Overlay;
-use shoal_runtime::container::{ContainerState, Exit, Runtime};
+use shoal_runtime::container::{ContainerState, ContainerStatus, Exit, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::images::{Images, chain};
 
 /// The label under which a container keeps the [`TaskOrder`] that it was made for.
-const ORDER_LABEL: &str = "shoal.order";
+pub(crate) const ORDER_LABEL: &str = "shoal.order";
 
 /// What a job needs of the node.
 pub struct Host {
@@ -42,6 +42,18 @@ impl Host {
     fn tell(&self, event: TaskEvent) {
         let _ = self.events.send(event);
     }
+}
+
+/// Returns what a container was made for.
+fn order_of(container: &ContainerStatus) -> Option<TaskOrder> {
+    container.labels.get(ORDER_LABEL).and_then(|text| serde_json::from_str(text).ok())
+}
+
+/// Returns the signal by which a container's service wants it to be asked to end, and how long it then has.
+pub(crate) fn stop_of(container: &ContainerStatus) -> (i32, Duration) {
+    let default = (nix::sys::signal::Signal::SIGTERM as i32, Duration::from_secs(10));
+    order_of(container)
+        .map_or(default, |order| (spec::stop_signal(&order), Duration::from_millis(order.spec.stop_grace_ms)))
 }
 
 /// Runs until the commands' sender is gone.
@@ -73,7 +85,7 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
     let mut jobs = BTreeMap::new();
     let mut orders = Vec::new();
     for container in host.runtime.list() {
-        let order = container.labels.get(ORDER_LABEL).and_then(|text| serde_json::from_str::<TaskOrder>(text).ok());
+        let order = order_of(&container);
         match (container.state, order) {
             (ContainerState::Running { pid }, Some(order)) => orders.push((order, pid)),
             _ => {
@@ -189,7 +201,7 @@ pub async fn stop_all(host: &Arc<Host>) {
     for container in host.runtime.list() {
         let host = Arc::clone(host);
         ends.spawn(async move {
-            let order = container.labels.get(ORDER_LABEL).and_then(|text| serde_json::from_str::<TaskOrder>(text).ok());
+            let order = order_of(&container);
             if let (ContainerState::Running { .. }, Some(order)) = (&container.state, order) {
                 let grace = Duration::from_millis(order.spec.stop_grace_ms);
                 if let Err(error) = host.runtime.stop(&container.id, spec::stop_signal(&order), grace).await {

@@ -13,6 +13,7 @@ mod host;
 mod identity;
 mod images;
 mod levels;
+mod reach;
 mod store;
 mod telemetry;
 mod transport;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Stream, Swarm, Transport as _, connection_limits, tcp};
+use libp2p::{Stream, StreamProtocol, Swarm, Transport as _, connection_limits, tcp};
 use shoal_cluster::id::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -121,13 +121,17 @@ impl fmt::Debug for Transport {
     }
 }
 
+/// Where streams go that peers open.
+type Server = Option<mpsc::Sender<(NodeId, Stream)>>;
+
 /// What handle and tasks share.
 struct Shared {
     listen: SocketAddr,
     node: NodeId,
     lanes: Mutex<BTreeMap<NodeId, Arc<Lane>>>,
     peers: Mutex<BTreeMap<NodeId, SocketAddr>>,
-    blobs: Mutex<Option<mpsc::Sender<(NodeId, Stream)>>>,
+    blobs: Mutex<Server>,
+    tasks: Mutex<Server>,
     counters: Arc<Counters>,
 }
 
@@ -178,6 +182,7 @@ impl Transport {
             lanes: Mutex::default(),
             peers: Mutex::default(),
             blobs: Mutex::default(),
+            tasks: Mutex::default(),
             counters,
         });
         let (commands, requests) = mpsc::unbounded_channel();
@@ -233,22 +238,40 @@ impl Transport {
 
     /// Opens a stream for one blob, connecting first where necessary.
     pub(crate) async fn open_blob_stream(&self, to: NodeId) -> io::Result<Stream> {
+        self.open_stream(to, streams::BLOBS).await
+    }
+
+    /// Opens a stream for one request about a task, connecting first where necessary.
+    pub(crate) async fn open_task_stream(&self, to: NodeId) -> io::Result<Stream> {
+        self.open_stream(to, streams::TASKS).await
+    }
+
+    async fn open_stream(&self, to: NodeId, protocol: StreamProtocol) -> io::Result<Stream> {
         let (reply, opened) = oneshot::channel();
-        self.command(Command::Open { to, protocol: streams::BLOBS, dial: true, reply });
+        self.command(Command::Open { to, protocol, dial: true, reply });
         opened.await.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
     }
 
     /// Returns the streams for blobs that peers open from now on; `waiting_max` may wait, more are closed.
     pub(crate) fn accept_blob_streams(&self, waiting_max: usize) -> mpsc::Receiver<(NodeId, Stream)> {
-        let (sender, receiver) = mpsc::channel(waiting_max);
-        *lock(&self.shared.blobs) = Some(sender);
-        receiver
+        accept(&self.shared.blobs, waiting_max)
+    }
+
+    /// Returns the streams about tasks that peers open from now on; `waiting_max` may wait, more are closed.
+    pub(crate) fn accept_task_streams(&self, waiting_max: usize) -> mpsc::Receiver<(NodeId, Stream)> {
+        accept(&self.shared.tasks, waiting_max)
     }
 
     fn command(&self, command: Command) {
         // Fails only if the hub is gone, which happens when the runtime ends.
         let _ = self.commands.send(command);
     }
+}
+
+fn accept(server: &Mutex<Server>, waiting_max: usize) -> mpsc::Receiver<(NodeId, Stream)> {
+    let (sender, receiver) = mpsc::channel(waiting_max);
+    *lock(server) = Some(sender);
+    receiver
 }
 
 /// Finds out whether the address is free, because libp2p shares ports and would not notice. Chooses a port for port 0.
@@ -279,4 +302,4 @@ fn new_swarm(identity: &Identity, door: Arc<Door>) -> Swarm<Behaviour> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

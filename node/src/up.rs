@@ -28,6 +28,7 @@ use crate::identity::authority::{self, node_id_of};
 use crate::identity::{Identity, IdentityError, NodeKey, Token, random};
 use crate::images::{self, ImageSources, Images};
 use crate::levels::{self, Edges};
+use crate::reach::{self, Reach, Tasks};
 use crate::store::{DataDirectory, Store};
 use crate::transport::Transport;
 use crate::{host, telemetry};
@@ -163,6 +164,9 @@ impl Node {
             events: task_events,
         });
         serve_peers(&transport, &images);
+        let local: Arc<dyn Tasks> = Arc::new(reach::Local::new(host.runtime.clone()));
+        reach::serve(&transport, Arc::clone(&local));
+        let reach = reach::everywhere(own, local, transport.clone(), views.clone());
         tokio::spawn(admission::serve(
             Arc::clone(&identity),
             Arc::new(FrontDesk { own, views: views.clone() }),
@@ -174,7 +178,9 @@ impl Node {
         let inputs = Inputs { transport: events, tasks: happened, images: listed, commands: requests };
         let driver = tokio::sync::Mutex::new(tokio::spawn(driver.run(inputs)));
         let about = about(args, &identity, advertised, dns_addresses, transport)?;
-        let handle = handle(views, commands, about, &images);
+        let handle = handle(views, commands, about, &images, reach);
+        let events = Arc::clone(&handle.events);
+        tokio::spawn(api::watch_events(events, own, Arc::clone(&handle.reach), handle.views.clone()));
         Ok(Self { handle, host, driver })
     }
 
@@ -315,6 +321,7 @@ fn handle(
     commands: mpsc::Sender<Request>,
     about: About,
     images: &Arc<Images>,
+    reach: Reach,
 ) -> NodeHandle {
     let images_changed = Arc::new(Notify::new());
     let (changed, publishing) = (Arc::clone(&images_changed), Arc::clone(images));
@@ -331,6 +338,9 @@ fn handle(
         images: Arc::clone(images.store()),
         images_changed,
         sources: Arc::new(ImageSources(Arc::clone(images))),
+        reach,
+        execs: Arc::default(),
+        events: Arc::default(),
     }
 }
 

@@ -120,6 +120,7 @@ async fn tag(node: &NodeHandle, name: &str, params: &Params) -> Result<Response,
     });
     tagged.await?;
     node.images_changed.notify_one();
+    node.events.image("tag", &wanted);
     Ok(StatusCode::CREATED.into_response())
 }
 
@@ -133,6 +134,10 @@ async fn remove(node: &NodeHandle, name: &str, force: bool) -> Result<Response, 
     });
     let removed = removed.await?;
     node.images_changed.notify_one();
+    for item in &removed {
+        item.untagged.iter().for_each(|name| node.events.image("untag", name));
+        item.deleted.iter().for_each(|digest| node.events.image("delete", digest));
+    }
     Ok(Json(removed).into_response())
 }
 

@@ -1,7 +1,8 @@
 //! Lookups: nodes and services by id, by name, or by the beginning of an id that no other shares, as Docker has it.
 
-use shoal_cluster::intent::service::Service;
+use shoal_cluster::intent::service::{Mode, Service};
 use shoal_cluster::membership::member::Member;
+use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::view::TaskView;
 use shoal_cluster::{NodeId, Views};
 
@@ -37,6 +38,42 @@ pub(super) fn node<'a>(views: &'a Views, own: NodeId, text: &str) -> Result<&'a 
 /// Finds a task by its id.
 pub(super) fn task<'a>(views: &'a Views, text: &str) -> Result<&'a TaskView, ApiError> {
     find("task", text, views.tasks.iter(), |task| task.report.id.to_string(), None)
+}
+
+/// Returns the name of a task's container: service, slot (for a global service its node) and id, as in Swarm.
+pub(super) fn container_name(views: &Views, task: &TaskView) -> String {
+    let report = &task.report;
+    match views.services.iter().find(|service| service.id == report.service) {
+        Some(service) => {
+            let place = match service.spec.mode {
+                Mode::Replicated => report.slot.to_string(),
+                Mode::Global => task.node.to_string(),
+            };
+            format!("{}.{place}.{}", service.spec.name, report.id)
+        }
+        None => format!("{}.{}.{}", report.service, report.slot, report.id),
+    }
+}
+
+/// Finds a task by the id or name of its container, or by what they begin with; this node's come first.
+pub(super) fn container<'a>(views: &'a Views, own: NodeId, text: &str) -> Result<&'a TaskView, ApiError> {
+    let wanted = text.strip_prefix('/').unwrap_or(text);
+    let made = views.tasks.iter().filter(|task| task.report.state > TaskState::Preparing);
+    let named = |task: &&TaskView| {
+        let name = container_name(views, task);
+        // Up to its id the name says which, if only one task of the slot runs.
+        name == wanted || name.rsplit_once('.').is_some_and(|(slot, _)| slot == wanted && !task.report.state.is_final())
+    };
+    let mut all: Vec<&TaskView> = made.collect();
+    all.sort_by_key(|task| task.node != own);
+    let found = all.iter().copied().find(named);
+    let missing = || ApiError::NotFound(format!("No such container: {}", shown(text)));
+    find("container", wanted, all.iter().copied(), |task| task.report.id.to_string(), found).map_err(
+        |error| match error {
+            ApiError::NotFound(_) => missing(),
+            error => error,
+        },
+    )
 }
 
 fn find<'a, T>(

@@ -13,8 +13,6 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("GET", "/swarm/unlockkey", "docker swarm unlock-key"),
     ("POST", "/swarm/unlock", "docker swarm unlock"),
     ("DELETE", "/nodes/?", "docker node rm"),
-    ("GET", "/services/?/logs", "docker service logs"),
-    ("GET", "/tasks/?/logs", "docker service logs of a task"),
     ("POST", "/networks/*", "docker network create, connect, disconnect and prune"),
     ("DELETE", "/networks/?", "docker network rm"),
     ("POST", "/secrets/*", "docker secret create"),
@@ -23,8 +21,8 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("DELETE", "/configs/?", "docker config rm"),
     ("GET", "/images/search", "docker search"),
     ("POST", "/images/*", "docker push"),
-    ("*", "/containers/*", "containers besides those of services (docker run, exec, logs, …)"),
-    ("*", "/exec/*", "docker exec"),
+    ("*", "/containers/?/attach", "docker attach (docker logs --follow shows the output)"),
+    ("*", "/containers/*", "containers besides those of services (docker run, cp, commit, …)"),
     ("*", "/volumes", "volumes"),
     ("*", "/volumes/*", "volumes"),
     ("*", "/plugins", "plugins"),
@@ -71,9 +69,8 @@ mod tests {
         let text = |method: Method, path| refusal(&method, path, ApiError::NoSuchPath).to_string();
         assert_eq!(
             text(Method::POST, "/containers/create"),
-            "shoal does not support containers besides those of services (docker run, exec, logs, …) yet"
+            "shoal does not support containers besides those of services (docker run, cp, commit, …) yet"
         );
-        assert!(text(Method::GET, "/services/web/logs").contains("docker service logs"));
         assert!(text(Method::DELETE, "/nodes/a").contains("docker node rm"));
         for path in ["/", "", "/containers", "/nope", "/nodes/a/b", "/services//logs", "/buildx"] {
             assert_eq!(text(Method::GET, path), "page not found", "{path}");

@@ -16,8 +16,8 @@ use super::error::{ApiError, shown};
 use super::params::Segment;
 use super::system::version_text;
 use super::{
-    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, images, networks, nodes, not_here,
-    plan, services, shoal, swarm, system, tasks,
+    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, events, exec, images, logs,
+    networks, nodes, not_here, plan, services, shoal, swarm, system, tasks,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -47,7 +47,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/_ping", get(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
-        .route("/events", get(system::events))
+        .route("/events", get(events::events))
         .route("/swarm", get(swarm::inspect))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect))
@@ -56,8 +56,10 @@ fn paths(node: NodeHandle) -> Router {
         .route("/services/create", post(services::create))
         .route("/services/{id}", get(services::inspect).merge(delete(services::remove)))
         .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(logs::service))
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
+        .route("/tasks/{id}/logs", get(logs::task))
         .route("/networks", get(networks::list))
         .route("/networks/{id}", get(networks::inspect))
         .route("/secrets", get(none))
@@ -73,6 +75,17 @@ fn paths(node: NodeHandle) -> Router {
         .route("/images/{*rest}", any(images::named))
         .route("/distribution/{*rest}", get(distribution::inspect))
         .route("/containers/json", get(containers::list))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/stats", get(containers::stats))
+        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/wait", post(containers::wait))
+        .route("/containers/{id}/logs", get(logs::container))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
         .route("/shoal/status", get(shoal::status))
         .route("/shoal/join", get(shoal::join))
         .route("/shoal/conflicts", get(conflicts::list))

@@ -1,9 +1,8 @@
-//! `/_ping`, `/version`, `/info`, `/events`: what clients ask first.
+//! `/_ping`, `/version`, `/info`: what clients ask first.
 
 use std::fs;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -11,8 +10,6 @@ use bollard::models::{
     LocalNodeState, PeerNode, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
     SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
-use bytes::Bytes;
-use futures::stream;
 use shoal_cluster::Views;
 use shoal_cluster::membership::member::{Member, Role};
 use shoal_cluster::reports::task::TaskState;
@@ -139,15 +136,6 @@ fn swarm_block(views: &Views, node: &NodeHandle) -> SwarmInfo {
         managers: count(managers().count()),
         cluster: Some(swarm::cluster(&node.about)),
     }
-}
-
-/// `GET /events`: nothing is told yet, but clients that listen need not fail. Ends at once if an end is named.
-pub(super) async fn events(params: super::params::Params) -> Response {
-    let body = match params.text("until") {
-        Some(_) => Body::empty(),
-        None => Body::from_stream(stream::pending::<Result<Bytes, std::convert::Infallible>>()),
-    };
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn software() -> &'static str {

@@ -3,6 +3,7 @@
 mod archive;
 mod docker;
 mod images;
+mod reach;
 mod shoal;
 
 use axum::body::{Body, to_bytes};
@@ -12,6 +13,7 @@ use tower::ServiceExt;
 
 use super::router::router;
 use shoal::Shoal;
+pub(crate) use shoal::views;
 
 /// Sends a request to a new shoal's node, and returns status and body.
 async fn send(method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
@@ -91,7 +93,7 @@ async fn unknown_paths_and_methods_are_refused() {
     refused(Method::DELETE, "/services/create", "", StatusCode::METHOD_NOT_ALLOWED, "method not allowed").await;
     refused(Method::POST, "/v1.44/swarm/init", "{}", StatusCode::NOT_IMPLEMENTED, "docker swarm init").await;
     refused(Method::POST, "/containers/create", "{}", StatusCode::NOT_IMPLEMENTED, "containers").await;
-    refused(Method::GET, "/services/web/logs", "", StatusCode::NOT_IMPLEMENTED, "docker service logs").await;
+    refused(Method::POST, "/containers/x/attach", "", StatusCode::NOT_IMPLEMENTED, "docker attach").await;
     refused(Method::POST, "/nodes/a/update?version=0", "{}", StatusCode::NOT_FOUND, "node a not found").await;
     let promote = r#"{"Role":"worker"}"#;
     let path = "/nodes/self/update?version=0";

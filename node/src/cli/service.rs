@@ -37,6 +37,8 @@ pub enum ServiceCommand {
         #[arg(required = true, value_name = "SERVICE")]
         services: Vec<String>,
     },
+    /// Show what the tasks of a service print, on all nodes, in order of time.
+    Logs(super::logs::ServiceLogsArgs),
     /// Set how many tasks services should have.
     Scale {
         #[command(flatten)]
@@ -73,6 +75,7 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, output: &mut O
         ServiceCommand::Ls { quiet } => list::services(quiet, client, output).await,
         ServiceCommand::Ps(args) => list::tasks(&args, client, output).await,
         ServiceCommand::Inspect { services } => inspect(&services, client, output).await,
+        ServiceCommand::Logs(args) => super::logs::service(&args, client, output).await,
         ServiceCommand::Scale { wait, scales } => run_scale(wait, &scales, client, output).await,
         ServiceCommand::Update(args) => update::run(*args, client, output).await,
         ServiceCommand::Rm { services } => remove(&services, client, output).await,

@@ -40,7 +40,7 @@ pub(super) fn ago(rfc3339: Option<&str>) -> String {
 }
 
 /// Returns a duration in Docker's rough words.
-pub(super) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let hours = (seconds + 1_800) / 3_600;
     match (seconds, hours) {

@@ -25,7 +25,7 @@ use super::counted::Counters;
 use super::door::{Door, lock, multiaddress};
 use super::link::Link;
 use super::message::{Lane, read_messages, write_messages};
-use super::streams::{Arrived, BLOBS, MESSAGES, Reply, Streams};
+use super::streams::{Arrived, BLOBS, MESSAGES, Reply, Streams, TASKS};
 use super::{Behaviour, BehaviourEvent, Shared, TransportEvent};
 use crate::identity::{node_id_of_peer, peer_id_of};
 
@@ -312,9 +312,10 @@ impl Hub {
 
     fn take_stream(&mut self, Arrived { peer, protocol, stream }: Arrived) {
         let Some(node) = node_id_of_peer(&peer) else { return };
-        if protocol == BLOBS {
-            // Without a server for blobs, or with too many waiting, the stream closes by being dropped.
-            if let Some(server) = lock(&self.shared.blobs).as_ref() {
+        if protocol == BLOBS || protocol == TASKS {
+            let server = if protocol == BLOBS { &self.shared.blobs } else { &self.shared.tasks };
+            // Without a server, or with too many waiting, the stream closes by being dropped.
+            if let Some(server) = lock(server).as_ref() {
                 let _ = server.try_send((node, stream));
             }
             return;

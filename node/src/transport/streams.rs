@@ -25,6 +25,8 @@ use tokio::sync::oneshot;
 pub(super) const MESSAGES: StreamProtocol = StreamProtocol::new("/shoal/message/1");
 /// Blobs of images, one stream each.
 pub(super) const BLOBS: StreamProtocol = StreamProtocol::new("/shoal/blob/1");
+/// Logs, commands and questions about tasks, one stream each.
+pub(super) const TASKS: StreamProtocol = StreamProtocol::new("/shoal/task/1");
 /// Requests to open that wait in one connection at a time.
 const WAITING_MAX: usize = 64;
 
@@ -127,7 +129,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Reply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Protocols, ()> {
-        SubstreamProtocol::new(Protocols(vec![MESSAGES, BLOBS]), ())
+        SubstreamProtocol::new(Protocols(vec![MESSAGES, BLOBS, TASKS]), ())
     }
 
     fn poll(

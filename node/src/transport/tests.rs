@@ -17,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// One node: an identity, a transport, and admission with a desk that knows one name.
-struct Node {
+pub(crate) struct Node {
     identity: Arc<Identity>,
-    transport: Transport,
+    pub(crate) transport: Transport,
     events: mpsc::Receiver<TransportEvent>,
     _data: tempfile::TempDir,
 }
@@ -49,13 +49,13 @@ impl Node {
         Self { identity, transport, events, _data: data }
     }
 
-    fn founder() -> Self {
+    pub(crate) fn founder() -> Self {
         let data = tempfile::tempdir().expect("tempdir");
         Self::start(Identity::found(data.path(), "founder").expect("founds"), data)
     }
 
     /// Joins by the real exchange and starts.
-    async fn joined(seed: &Self, name: &str) -> Self {
+    pub(crate) async fn joined(seed: &Self, name: &str) -> Self {
         let (key, token) = (NodeKey::generate(), seed.token());
         let joining = [seed.seed()];
         let joining = admission::join_any(&joining, &token, &key, name, |_, _| {});
@@ -68,7 +68,7 @@ impl Node {
         admission::join(&self.seed(), &self.token(), key, name).await
     }
 
-    fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.identity.node_id()
     }
 
@@ -84,7 +84,7 @@ impl Node {
         self.identity.token(Role::Manager).expect("a manager")
     }
 
-    fn knows(&self, others: &[&Self]) {
+    pub(crate) fn knows(&self, others: &[&Self]) {
         self.transport.set_addresses(others.iter().map(|other| (other.id(), vec![other.address()])).collect());
     }
 

@@ -36,6 +36,9 @@ pub(in crate::api) async fn load(State(node): State<NodeHandle>, request: Reques
     let loaded = loaded.await;
     let loaded = loaded.map_err(|error| ApiError::internal(&error))?.map_err(|error| refused(&error))?;
     node.images_changed.notify_one();
+    for name in loaded.iter().flat_map(|image| &image.references) {
+        node.events.image("load", &name.to_string());
+    }
     let lines: String = loaded.iter().flat_map(lines).collect();
     Ok(([(header::CONTENT_TYPE, "application/json")], lines).into_response())
 }

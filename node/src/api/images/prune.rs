@@ -30,6 +30,8 @@ pub(in crate::api) async fn prune(
     });
     let (untagged, pruned) = pruned.await?;
     node.images_changed.notify_one();
+    untagged.iter().for_each(|name| node.events.image("untag", name));
+    pruned.blobs.iter().for_each(|blob| node.events.image("delete", &blob.to_string()));
     let untagged = untagged.into_iter().map(|name| ImageDeleteResponseItem { untagged: Some(name), deleted: None });
     let deleted =
         pruned.blobs.iter().map(|blob| ImageDeleteResponseItem { untagged: None, deleted: Some(blob.to_string()) });

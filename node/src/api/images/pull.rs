@@ -175,6 +175,7 @@ async fn pull(node: NodeHandle, reference: Reference, login: Option<Login>, line
     node.images_changed.notify_one();
     match pulled {
         Ok((digest, is_newer)) => {
+            node.events.image("pull", &reference.to_string());
             tell(json!({ "status": format!("Digest: {digest}") }));
             let what = if is_newer { "Downloaded newer image for" } else { "Image is up to date for" };
             tell(json!({ "status": format!("Status: {what} {reference}") }));

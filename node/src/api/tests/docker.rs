@@ -133,7 +133,7 @@ async fn dockers_client_runs_a_services_life() {
             ("service create -d --name x --publish 80:80 far:1", "--publish"),
             ("service create -d --name x --replicas 200000 far:1", "200000 replicas"),
             ("service rollback web", "rollback"),
-            ("service logs web", "docker service logs"),
+            ("pause web.1", "containers besides those of services"),
             ("run far:1", "containers"),
             ("swarm init", "docker swarm init"),
         ] {

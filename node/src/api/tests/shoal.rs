@@ -27,6 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::api::status::Traffic;
 use crate::api::{About, Applied, ApplyError, NodeHandle, PullError, Request, Sources, Tokens};
+use crate::reach::tests::{Scripted, line};
 
 /// The manifest of `far:1`, which another node has.
 pub(super) const FAR_DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -54,9 +55,25 @@ impl Shoal {
             images,
             images_changed: Arc::new(Notify::new()),
             sources: Arc::new(Far),
+            reach: Arc::new(|on| Arc::new(tasks(on))),
+            execs: Arc::default(),
+            events: Arc::default(),
         };
         Self { handle, _images: directory }
     }
+}
+
+/// What the nodes say of their tasks; one of them is down.
+fn tasks(on: NodeId) -> Scripted {
+    let logs = match on.0[0] {
+        1 => vec![
+            (TaskId([1; 16]), vec![line(1, "stdout", "one\n")]),
+            (TaskId([2; 16]), vec![line(2, "stdout", "two\n"), line(4, "stderr", "four\n")]),
+        ],
+        2 => vec![(TaskId([3; 16]), vec![line(3, "stdout", "three\n")])],
+        _ => panic!("a node that is down is not asked"),
+    };
+    Scripted { logs: logs.into_iter().collect() }
 }
 
 /// Other nodes and registries: they know `far:1`, and `docker.io` takes the password of `anna`.
@@ -223,7 +240,7 @@ fn conflict() -> Conflict {
     Conflict { key, versions: vec![rival(2, Some(b"not a service".to_vec())), rival(9, None)] }
 }
 
-fn views() -> Views {
+pub(crate) fn views() -> Views {
     let members = vec![
         member(1, "node-a", MemberState::Alive),
         member(2, "node-b", MemberState::Suspect),

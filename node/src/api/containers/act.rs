@@ -1,0 +1,116 @@
+//! What is done to a container of a task: signals, its end, waiting for it, its processes.
+//!
+//! A task that ends is followed by another as its service's restart policy says, as in Swarm.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use shoal_runtime::container::{ContainerProcess, Exit};
+
+use super::{ask, find, unexpected};
+use crate::api::NodeHandle;
+use crate::api::error::{ApiError, shown};
+use crate::api::params::{Params, Segment};
+use crate::reach::{Answer, Question};
+
+/// The highest number of a signal, real-time signals included.
+const SIGNAL_MAX: i32 = 64;
+/// The grace of a client that wants to wait for ever.
+const FOR_EVER_S: u64 = 24 * 60 * 60;
+
+/// `POST /containers/{id}/kill?signal=NAME`
+pub(in crate::api) async fn kill(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    let signal = signal(&params)?.unwrap_or(Signal::SIGKILL as i32);
+    let task = find(&node, &id)?;
+    ask(&node, &task, Question::Signal(signal)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/stop?signal=NAME&t=SECONDS`
+pub(in crate::api) async fn stop(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    let grace_s = match params.text("t") {
+        None => None,
+        Some("-1") => Some(FOR_EVER_S),
+        Some(_) => Some(params.number("t")?),
+    };
+    let question = Question::Stop { signal: signal(&params)?, grace_ms: grace_s.map(|s| s.saturating_mul(1_000)) };
+    let task = find(&node, &id)?;
+    if task.report.state.is_final() {
+        return Ok(StatusCode::NOT_MODIFIED);
+    }
+    ended(ask(&node, &task, question).await?)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/wait`
+pub(in crate::api) async fn wait(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    if let Some(condition) = params.text("condition").filter(|condition| *condition != "not-running") {
+        return Err(ApiError::NotSupported(format!("waiting until a container is {}", shown(condition))));
+    }
+    let task = find(&node, &id)?;
+    let exit = ended(ask(&node, &task, Question::Wait).await?)?;
+    Ok(Json(json!({ "StatusCode": exit.code })))
+}
+
+/// `GET /containers/{id}/top`
+pub(in crate::api) async fn top(
+    State(node): State<NodeHandle>,
+    Segment(id): Segment,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    if let Some(wanted) = params.text("ps_args").filter(|wanted| *wanted != "-ef") {
+        return Err(ApiError::NotSupported(format!("docker top with options of ps ({})", shown(wanted))));
+    }
+    let task = find(&node, &id)?;
+    match ask(&node, &task, Question::Processes).await? {
+        Answer::Processes(processes) => Ok(Json(json!({
+            "Titles": ["UID", "PID", "PPID", "RSS", "TIME", "CMD"],
+            "Processes": processes.iter().map(row).collect::<Vec<_>>(),
+        }))),
+        Answer::Details(_) | Answer::Sample(_) | Answer::Done | Answer::Ended(_) => Err(unexpected()),
+    }
+}
+
+fn row(process: &ContainerProcess) -> [String; 6] {
+    let seconds = process.cpu_ms / 1_000;
+    [
+        process.uid.to_string(),
+        process.pid.to_string(),
+        process.parent.to_string(),
+        (process.memory_bytes / 1_024).to_string(),
+        format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60),
+        process.command.clone(),
+    ]
+}
+
+fn ended(answer: Answer) -> Result<Exit, ApiError> {
+    match answer {
+        Answer::Ended(exit) => Ok(exit),
+        Answer::Details(_) | Answer::Sample(_) | Answer::Processes(_) | Answer::Done => Err(unexpected()),
+    }
+}
+
+/// Reads a signal by number or name, with or without `SIG`.
+fn signal(params: &Params) -> Result<Option<i32>, ApiError> {
+    let Some(text) = params.text("signal") else { return Ok(None) };
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    let number = text.parse().ok().filter(|number| (1..=SIGNAL_MAX).contains(number));
+    let number = number.or_else(|| name.parse::<Signal>().ok().map(|signal| signal as i32));
+    let wrong = || ApiError::BadRequest(format!("invalid signal: {}", shown(text)));
+    number.map(Some).ok_or_else(wrong)
+}
