@@ -1,10 +1,12 @@
 use alloc::collections::BTreeMap;
 
 use super::*;
+use crate::id::RolloutId;
 use crate::intent::constraint::Constraint;
 use crate::intent::node::{Availability, NodeIntent, NodeSpec};
 use crate::intent::service::Mode;
 use crate::intent::service::container::{Mount, MountSource, VolumeName};
+use crate::intent::update::Rollout;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -320,7 +322,8 @@ fn a_new_revision_replaces_tasks_one_by_one_stop_first() {
 fn a_new_revision_that_fails_leaves_the_others_alone() {
     let mut world = World::new(&[service(1, "web", 3, 1)]).recovered(Vec::new());
     world.obedient = false;
-    world.intent.write_service(1, &service(1, "web", 3, 2));
+    let rollout = Rollout { id: RolloutId(7), started_ms: 1, backward: false };
+    world.intent.write_service(1, &Service { rollout: Some(rollout), ..service(1, "web", 3, 2) });
     world.settle();
     let stopped = *world.stopping.first().expect("one stops");
     world.stop(stopped);
