@@ -142,7 +142,11 @@ pub(crate) fn logs_of_three_nodes_are_merged_and_followed(lab: &mut Lab) -> Resu
         followed.until("each slot", |line| says(line, slot))?;
     }
     drop(followed);
-    let all = printed(&mut command(node, &["service", "logs", "--timestamps", "--raw", "talk"]))?;
+    let all = until("enough is said", || {
+        let all = printed(&mut command(node, &["service", "logs", "--timestamps", "--raw", "talk"]))?;
+        ensure!(all.lines().count() >= 30, "{all}");
+        Ok(all)
+    })?;
     let out: Vec<&str> = all.lines().filter(|line| line.starts_with("20")).collect();
     ensure!((1..=3).all(|slot| says(&all, slot)), "{all}");
     // Standard output and error come through two pipes; each is in order.
