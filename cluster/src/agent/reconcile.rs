@@ -67,7 +67,10 @@ impl Agent {
     ) {
         for (slot, ids) in self.live() {
             let service = sources.intent.service(&slot.0);
-            let aim = service.map(|service| goals.aim(service, slot.1, self.revision_of(&slot)).revision);
+            let aim = service.map(|service| {
+                let before = self.revision_of(&slot, goals.of(service).target.revision);
+                goals.aim(service, slot.1, before).revision
+            });
             let mut kept: Vec<&Task> = Vec::new();
             let mut unwanted: Vec<TaskId> = Vec::new();
             for task in ids.iter().map(|id| &self.tasks[id]).filter(|task| task.report.state != TaskState::Stopping) {
@@ -130,7 +133,7 @@ impl Agent {
     pub(super) fn replace_outdated<'a>(&mut self, now: Now, sources: Sources<'a>, goals: &mut Goals<'a>) {
         let live = self.live();
         for (slot, service) in self.assigned(sources) {
-            let before = self.revision_of(&slot);
+            let before = self.revision_of(&slot, goals.of(service).target.revision);
             let aim = goals.aim(service, slot.1, before);
             let tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id].report);
             let outdated = tasks.filter(|task| task.revision != aim.revision);
@@ -164,7 +167,7 @@ impl Agent {
         let live = self.live();
         let mut room = self.room(sources);
         for (slot, service) in self.assigned(sources) {
-            let before = self.revision_of(&slot);
+            let before = self.revision_of(&slot, goals.of(service).target.revision);
             let aim = goals.aim(service, slot.1, before);
             self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision));
             let mut tasks = live.get(&slot).into_iter().flatten().map(|id| &self.tasks[id].report);

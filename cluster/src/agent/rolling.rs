@@ -90,9 +90,12 @@ impl<'a> Goals<'a> {
 }
 
 impl Agent {
-    /// Returns the revision that a slot was to run last.
-    pub(super) fn revision_of(&self, slot: &Slot) -> Option<u64> {
-        self.slots.get(slot).map(Restart::revision)
+    /// Returns the revision that a slot was to run last. One in which a task of the target is has moved, though this run
+    /// of the node or the slot's other nodes know nothing of how: a daemon that restarts must not move it back.
+    pub(super) fn revision_of(&self, slot: &Slot, target: u64) -> Option<u64> {
+        let moved = |task: &Task| task.slot() == *slot && task.report.revision == target;
+        let found = self.tasks.values().filter(|task| !task.report.state.is_final()).any(moved);
+        if found { Some(target) } else { self.slots.get(slot).map(Restart::revision) }
     }
 
     /// Notes which tasks are on trial, and reports those that have run for long enough.

@@ -1,6 +1,7 @@
 //! Promise 4: after heal one task runs in each slot that has a node, there, of the revision that its service is to run; in
-//! a slot that no node can take at most one runs on, and makes others wait there; no others run. While a rollout is
-//! paused slots run what they ran, and no more of them are without a task than may have been under way.
+//! a slot that no node can take at most one runs on, and makes others wait there; no others run. Where what a slot should
+//! run does not run for long, older ones may run on, on other nodes. While a rollout is paused slots run what they ran,
+//! and no more of them are without a task than may have been under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,8 @@ struct Slot {
     revision: Option<u64>,
     /// Whether it may be without a task: what it should run does not run for long.
     flawed: bool,
+    /// Whether what its node tries to run may never run, so that what ran before on other nodes runs on.
+    left: bool,
     /// How many tasks run in it.
     count: u32,
 }
@@ -37,10 +40,14 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
                 return Err(format!("node {index} runs {what}, which nobody wants"));
             };
             let wrong = slot.revision.is_some_and(|revision| revision != order.revision);
-            if slot.at.is_some_and(|at| at != node.id || wrong) {
+            // Make before break: what ran on another node ends once a task runs on the slot's node, which may never be.
+            let old = slot.revision != Some(order.revision);
+            let left = slot.left && old && slot.at.is_some_and(|at| at != node.id);
+            if !left && slot.at.is_some_and(|at| at != node.id || wrong) {
                 return Err(format!("node {index} runs {what}, which nobody wants there"));
             }
-            slot.count += 1;
+            // Nodes that it left one after the other may all keep theirs, which the slot is not empty for.
+            slot.count += u32::from(!left || slot.count == 0);
             if slot.at.is_none() {
                 crowded.insert(node.id);
             }
@@ -97,6 +104,7 @@ fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
             at: None,
             revision: Some(revision).filter(|_| !paused && !beside),
             flawed: if paused { was_flawed } else { workload::is_flawed(task) },
+            left: workload::is_flawed(task) || (paused && was_flawed),
             count: 0,
         };
         match service.spec.mode {

@@ -115,6 +115,16 @@ impl Moves {
                 return Err(format!("stops slot {} of {} before its successor runs", order.slot, order.service_name));
             }
         }
+        // Of two that are both of other revisions, as when a start-first rollout was replaced by another, one stays. The slot
+        // has not moved by that.
+        let stays = |other: &Container| {
+            let same = (other.order.service, other.order.slot) == (order.service, order.slot);
+            let outdated = other.order.id != order.id && other.order.revision != goal.target.revision;
+            same && outdated && other.phase == Phase::Running
+        };
+        if nodes[node].containers.iter().any(stays) {
+            return Ok(());
+        }
         self.moved(at_us, nodes, node, (service, &goal), order.slot)
     }
 

@@ -145,3 +145,20 @@ fn a_task_that_does_not_even_start_has_failed_too() {
     world.event(TaskEvent::Ended { id: started, exit_code: None, error: "no such image".into() });
     assert_eq!(world.reports.failures(&ServiceId([1; 16]), ROLLOUT.there()).0, BTreeSet::from([1]));
 }
+
+/// Found by `shoal-simulations steps`: the daemon dies with two tasks in a slot, and none is known to have arrived after.
+#[test]
+fn a_slot_that_moved_stays_moved_when_its_daemon_starts_again() {
+    let start_first = |config: &mut UpdateConfig| config.order = UpdateOrder::StartFirst;
+    let mut earlier = world(2, start_first);
+    earlier.pass(MONITOR);
+    assert_eq!(earlier.running(), [(1, 2), (2, 1), (2, 2)]);
+    let mut again = World::new(&[moving(2, start_first)]);
+    again.agent = Agent::new(id(0), 2);
+    again.beside = true;
+    again.intent.claim_block(1, earlier.block().expect("it was claimed"));
+    let mut again = again.recovered(earlier.containers.into_values().map(|(order, _)| order).collect());
+    assert_eq!(again.running(), [(1, 2), (2, 1), (2, 2)], "the newer of the two is not taken away");
+    again.pass(MONITOR);
+    assert_eq!(again.running(), [(1, 2), (2, 2)]);
+}

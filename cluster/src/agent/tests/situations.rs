@@ -320,10 +320,14 @@ fn a_new_revision_replaces_tasks_one_by_one_stop_first() {
 
 #[test]
 fn a_new_revision_that_fails_leaves_the_others_alone() {
+    let rolled = |revision| {
+        let mut service = service(1, "web", 3, revision);
+        service.rollout = Some(Rollout { id: RolloutId(revision), started_ms: 1, backward: false });
+        service
+    };
     let mut world = World::new(&[service(1, "web", 3, 1)]).recovered(Vec::new());
     world.obedient = false;
-    let rollout = Rollout { id: RolloutId(7), started_ms: 1, backward: false };
-    world.intent.write_service(1, &Service { rollout: Some(rollout), ..service(1, "web", 3, 2) });
+    world.intent.write_service(1, &rolled(2));
     world.settle();
     let stopped = *world.stopping.first().expect("one stops");
     world.stop(stopped);
@@ -334,8 +338,11 @@ fn a_new_revision_that_fails_leaves_the_others_alone() {
     }
     assert_eq!(world.running().len(), 2);
     world.obedient = true;
-    world.intent.write_service(1, &service(1, "web", 3, 3));
+    world.intent.write_service(1, &rolled(3));
     world.settle();
+    for _ in 0..3 {
+        world.pass(SECOND * 5);
+    }
     assert_eq!(world.running(), [(1, 3), (2, 3), (3, 3)]);
 }
 
