@@ -170,9 +170,13 @@ fn only_members_that_are_up_are_listened_to() {
 fn changes_arrive_soon_though_every_fifth_message_is_lost() {
     let mut world = met(20, |_| {});
     world.loss_permille = 200;
+    let mut late = 0;
     for round in 0..20 {
         world.apply(round, Command::CreateService(spec(&format!("s{round}"), 1))).unwrap();
         let took = world.run_until("all have it", |world| all_have(world, &format!("s{round}")));
-        assert!(took < Duration::from_secs(5), "{round}: {took:?}");
+        // What is lost on every way waits for a comparison, every two seconds or so, whose messages are lost as well.
+        assert!(took < Duration::from_secs(10), "{round}: {took:?}");
+        late += u32::from(took >= Duration::from_secs(5));
     }
+    assert!(late <= 1, "{late} of 20 took five seconds or more");
 }

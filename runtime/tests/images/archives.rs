@@ -264,7 +264,8 @@ fn what_is_no_image_is_said_to_be_none() {
     assert!(matches!(store.load(&vec![b'x'; 4096][..]), Err(LoadError::Tar(TarError::NotTar))));
     assert!(matches!(store.load(&Tar::new().file("readme", "hi").end()[..]), Err(LoadError::NoImage)));
     assert!(matches!(store.load(&Tar::new().file("manifest.json", "[]").end()[..]), Err(LoadError::NoImage)));
-    assert!(matches!(store.load(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..]), Err(LoadError::Compression(_))));
+    assert!(matches!(store.load(&b"\xfd7zXZ\0"[..]), Err(LoadError::Compression(_))));
+    assert!(matches!(store.load(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..]), Err(LoadError::Tar(_))), "a torn zstd stream");
     let bad_tag = TestImage::plain().docker_save(&["Not A Name"]);
     assert!(matches!(store.load(&bad_tag[..]), Err(LoadError::Reference { .. })));
     drop(store);
