@@ -6,6 +6,7 @@
 
 pub mod conflict;
 pub mod constraint;
+pub mod history;
 pub mod key;
 pub mod name;
 pub mod node;

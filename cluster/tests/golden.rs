@@ -11,6 +11,7 @@ use shoal_cluster::crdt::{Actor, Context, Dot, Version};
 use shoal_cluster::id::{Leg, RolloutId};
 use shoal_cluster::intent::Entry;
 use shoal_cluster::intent::constraint::{Constraint, Spread};
+use shoal_cluster::intent::history::{Ended, Kept};
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec};
@@ -18,7 +19,7 @@ use shoal_cluster::intent::range::Range;
 use shoal_cluster::intent::service::container::{Host, Log, Mount, MountSource, Ulimit, VolumeName};
 use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
 use shoal_cluster::intent::service::{ImageRef, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
-use shoal_cluster::intent::update::{Ended, FailureAction, Kept, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
+use shoal_cluster::intent::update::{FailureAction, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
 use shoal_cluster::membership::MembershipMessage;
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::membership::message::{Body, Update};
@@ -47,7 +48,8 @@ fn actor() -> Actor {
 }
 
 fn service() -> Service {
-    let mut task = TaskSpec::new(ImageRef { reference: "web:1".into(), digest: Some("sha256:ab".into()) });
+    let mut task =
+        TaskSpec::new(ImageRef { reference: "web:1".into(), digest: Some(format!("sha256:{}", "ab".repeat(32))) });
     task.args = vec!["-v".into()];
     task.env = vec!["A=1".into()];
     let source = MountSource::Volume { name: VolumeName::new("data").ok(), no_copy: true, labels: BTreeMap::new() };

@@ -11,7 +11,6 @@ use super::update::{Rollout, Ruling, Verdict};
 use crate::crdt::{Register, Version};
 use crate::hash;
 use crate::id::{NodeId, RolloutId, ServiceId};
-use crate::limits::HISTORY_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
 use crate::wire;
 
@@ -195,7 +194,7 @@ fn node_of(key: &Key, version: &Version) -> Option<NodeIntent> {
 fn service_of(version: &Version) -> Option<Service> {
     let service = wire::decode::<Service>(version.value.as_ref()?).ok()?;
     let history = service.history.iter().all(|kept| kept.spec.check().is_ok());
-    (service.spec.check().is_ok() && history && service.history.len() <= HISTORY_MAX).then_some(service)
+    (service.spec.check().is_ok() && history).then_some(service)
 }
 
 /// Returns the verdict in a version; none if it is a tombstone or on another rollout than the key's.

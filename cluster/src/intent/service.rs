@@ -7,12 +7,14 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, Spread};
+use super::history::{Kept, Packed};
 use super::name::Name;
-use super::update::{FailureAction, Kept, Rollout, UpdateConfig};
+use super::update::{FailureAction, Rollout, UpdateConfig};
 use crate::id::{NodeId, ServiceId};
 use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 
 pub mod container;
+mod digest;
 pub mod health;
 mod task;
 
@@ -20,6 +22,7 @@ pub use task::{ImageRef, RESTART_DELAY_MAX, Resources, RestartCondition, Restart
 
 /// One declared service, as the intent plane keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Packed", into = "Packed")]
 pub struct Service {
     /// Names it for its whole life.
     pub id: ServiceId,

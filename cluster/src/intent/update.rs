@@ -1,16 +1,12 @@
-//! Updates: how a service's slots move to another revision, what it was before, and how far a rollout has come.
+//! Updates: how a service's slots move to another revision, and how far a rollout has come.
 //!
 //! Input: what operators write. Output: plain values; `crate::plan::rollout` decides what follows from them. See
 //! `docs/protocol.md#rollout`.
 
-use alloc::vec::Vec;
-
 use serde::{Deserialize, Serialize};
 
-use super::service::{Service, ServiceSpec, TaskSpec};
-use crate::id::{NodeId, RolloutId, ServiceId, TaskId};
-use crate::limits::{HISTORY_MAX, VALUE_BYTES_MAX};
-use crate::wire;
+use super::history::Ended;
+use crate::id::{RolloutId, ServiceId, TaskId};
 
 /// How slots move to another revision. Docker's words and defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -137,89 +133,3 @@ pub struct Ruling {
     /// One of the tasks whose failure led to it.
     pub task: Option<TaskId>,
 }
-
-/// A revision that was replaced, whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// [`Service::version`] at its last write.
-    pub version: u64,
-    /// [`Service::revision`].
-    pub revision: u64,
-    /// The node on which it was written.
-    pub author: NodeId,
-    /// When, in milliseconds since the Unix epoch by that node's clock.
-    pub written_ms: u64,
-    /// How far it had come.
-    pub ended: Ended,
-    /// What the operator wrote.
-    pub spec: ServiceSpec,
-}
-
-/// How far a revision had come when it was replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Ended {
-    /// Its rollout was rolled back.
-    RolledBack,
-    /// Its rollout was paused.
-    Paused,
-    /// It was replaced before its rollout had ended.
-    Replaced,
-    /// Every slot ran it.
-    Completed,
-}
-
-impl Service {
-    /// Returns the last revision before this one that every slot ran: what slots run that a rollout has not reached,
-    /// and what it is rolled back to.
-    pub fn base(&self) -> Option<&Kept> {
-        self.history.iter().find(|kept| kept.ended == Ended::Completed)
-    }
-
-    /// Returns what the tasks are to run by this verdict, with its revision.
-    pub fn effective(&self, verdict: Verdict) -> (u64, &TaskSpec) {
-        match self.base().filter(|_| verdict.is_back()) {
-            Some(base) => (base.revision, &base.spec.task),
-            None => (self.revision, &self.spec.task),
-        }
-    }
-
-    /// Returns the history after this revision is replaced: itself first, then what was before, as much as one entry
-    /// may hold beside the next. Of writes in sequence that leave the tasks alone the last is kept, and the one that everything can be
-    /// rolled back to goes last.
-    pub fn history_with(&self, ended: Ended, next: &ServiceSpec) -> Vec<Kept> {
-        let (version, revision, author, written_ms) = (self.version, self.revision, self.author, self.updated_ms);
-        let mut present = Kept { version, revision, author, written_ms, ended, spec: self.spec.clone() };
-        let mut earlier = self.history.as_slice();
-        if let Some((newest, rest)) = earlier.split_first()
-            && newest.revision == revision
-        {
-            present.ended = present.ended.max(newest.ended);
-            earlier = rest;
-        }
-        let mut history = alloc::vec![present];
-        history.extend_from_slice(earlier);
-        let mut room = HISTORY_BYTES_MAX.saturating_sub(wire::encode(next).len());
-        let base = history.iter().position(|kept| kept.ended == Ended::Completed);
-        let mut place = 0;
-        let mut count = 0;
-        // What all can be rolled back to has its place first.
-        let size = |kept: &Kept| wire::encode(kept).len();
-        let reserved = base.map(|base| size(&history[base])).filter(|bytes| *bytes <= room);
-        room -= reserved.unwrap_or(0);
-        history.retain(|kept| {
-            let is_base = Some(place) == base;
-            place += 1;
-            let bytes = size(kept);
-            let fits = if is_base { reserved.is_some() } else { bytes <= room && count + 1 < HISTORY_MAX };
-            if fits && !is_base {
-                room -= bytes;
-                count += 1;
-            }
-            fits
-        });
-        history
-    }
-}
-
-/// Bytes of a spec and the history beside it: what one value holds, less the other fields of a service.
-const HISTORY_BYTES_MAX: usize = VALUE_BYTES_MAX - 512;

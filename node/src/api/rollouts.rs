@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use bollard::models::{ServiceUpdateStatus, ServiceUpdateStatusStateEnum as DockerState};
 use serde::{Deserialize, Serialize};
+use shoal_cluster::intent::history::Ended;
 use shoal_cluster::intent::service::{Service, ServiceSpec};
-use shoal_cluster::intent::update::{Ended, Verdict};
+use shoal_cluster::intent::update::Verdict;
 use shoal_cluster::{NodeId, Views};
 
 use super::error::ApiError;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::id::RolloutId;
-use crate::intent::update::{Ended, FailureAction, Kept, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
+use crate::intent::history::{Ended, Kept};
+use crate::intent::update::{FailureAction, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
 
 const MONITOR: Duration = Duration::from_millis(400);
 const ROLLOUT: RolloutId = RolloutId(7);

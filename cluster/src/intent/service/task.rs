@@ -58,6 +58,7 @@ pub struct ImageRef {
     /// As the operator wrote it, such as `web:latest`.
     pub reference: String,
     /// `sha256:…` of its manifest: all nodes run the same bytes even if the tag moves. Absent only while unknown.
+    #[serde(with = "super::digest")]
     pub digest: Option<String>,
 }
 
