@@ -77,7 +77,7 @@ pub struct Rollout {
     pub id: RolloutId,
     /// When it was begun, in milliseconds since the Unix epoch by its author's clock.
     pub started_ms: u64,
-    /// Whether an operator asked for an earlier revision: it moves by [`ServiceSpec::rollback`] then.
+    /// Whether an operator asked for an earlier revision: it moves by [`rollback`](super::service::ServiceSpec::rollback) then.
     pub backward: bool,
 }
 
