@@ -1,5 +1,7 @@
 //! Commands: what operators want, checked against what is there, and written as intent.
 
+mod objects;
+
 use alloc::vec::Vec;
 
 use crate::Cluster;
@@ -23,6 +25,11 @@ impl Cluster {
             Command::UpdateNode { node, version, spec } => self.update_node(node, version, spec),
             Command::ClaimVolume(name) => self.claim_volume(&name),
             Command::ReleaseVolume(name) => self.release_volume(&name),
+            Command::CreateNetwork { new, spec } => self.create_network(new, spec),
+            Command::RemoveNetwork(id) => self.remove_network(&id),
+            Command::CreateData { kind, new, bytes, sealed } => self.create_data(kind, new, bytes, &sealed),
+            Command::LabelData { kind, id, version, labels } => self.label_data(kind, &id, version, labels),
+            Command::RemoveData { kind, id } => self.remove_data(kind, &id),
             Command::Leave => {
                 self.membership.leave(self.now.mono);
                 Ok(Receipt::Done)
@@ -32,6 +39,7 @@ impl Cluster {
 
     fn create_service(&mut self, spec: ServiceSpec) -> Result<Receipt, CommandError> {
         spec.check()?;
+        self.check_uses(&spec)?;
         if let Some(taken) = self.intent.service_named(&spec.name) {
             return Err(CommandError::NameTaken(taken.spec.name.clone()));
         }
@@ -55,6 +63,7 @@ impl Cluster {
 
     fn update_service(&mut self, id: &ServiceId, named: u64, spec: ServiceSpec) -> Result<Receipt, CommandError> {
         spec.check()?;
+        self.check_uses(&spec)?;
         let present = self.intent.service(id).ok_or(CommandError::NoSuchService(*id))?;
         let name = &present.spec.name;
         if spec.name != *name {

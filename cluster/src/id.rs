@@ -26,6 +26,10 @@ pub struct ServiceId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub [u8; 16]);
 
+/// Names a network, secret or config for its whole life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ObjectId(pub [u8; 16]);
+
 impl NodeId {
     /// Returns its bits as numbers.
     pub(crate) fn words(&self) -> [u64; 4] {
@@ -50,6 +54,16 @@ impl TaskId {
     /// Derives the id of the `counter`-th task that `node` started in `epoch`.
     pub fn derive(node: &NodeId, epoch: u64, counter: u64) -> Self {
         Self(hash::id128("task", &[&node.0, &epoch.to_be_bytes(), &counter.to_be_bytes()]))
+    }
+}
+
+impl ObjectId {
+    /// Reads an id as it is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |character: char| character.to_digit(36).filter(|_| !character.is_ascii_uppercase());
+        let add = |value: u128, character| value.checked_mul(36)?.checked_add(u128::from(digit(character)?));
+        let value = (text.len() == ID_TEXT_LENGTH).then(|| text.chars().try_fold(0, add)).flatten()?;
+        Some(Self(value.to_be_bytes()))
     }
 }
 
@@ -103,6 +117,7 @@ ordered!(NodeId, |id| {
 });
 ordered!(ServiceId, |id| (u128::from_be_bytes(id.0), 0));
 ordered!(TaskId, |id| (u128::from_be_bytes(id.0), 0));
+ordered!(ObjectId, |id| (u128::from_be_bytes(id.0), 0));
 
 /// Returns the 128 bits as 25 characters of base 36, most significant first, padded with zeros.
 fn base36(bits: [u8; 16]) -> String {
@@ -136,6 +151,7 @@ macro_rules! shown {
 shown!(NodeId, NodeId::shown);
 shown!(ServiceId, |id| id.0);
 shown!(TaskId, |id| id.0);
+shown!(ObjectId, |id| id.0);
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +169,7 @@ mod tests {
             prop_assert_eq!(NodeId(one).cmp(&NodeId(other)), one.cmp(&other));
             let half = |bytes: [u8; 32]| bytes.as_chunks::<16>().0[0];
             prop_assert_eq!(TaskId(half(one)).cmp(&TaskId(half(other))), half(one).cmp(&half(other)));
+            prop_assert_eq!(ObjectId::parse(&ObjectId(half(one)).to_string()), Some(ObjectId(half(one))));
         }
     }
 
@@ -161,5 +178,8 @@ mod tests {
         assert_eq!(TaskId([0; 16]).to_string(), "0".repeat(25));
         assert_eq!(TaskId([0xff; 16]).to_string(), "f5lxx1zz5pnorynqglhzmsp33");
         assert_eq!(NodeId([7; 32]).to_string().len(), ID_TEXT_LENGTH);
+        for bad in ["", "0", "f5lxx1zz5pnorynqglhzmsp34", &"Z".repeat(25), &"ä".repeat(25), &"-".repeat(25)] {
+            assert_eq!(ObjectId::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod history;
 pub mod key;
 pub mod name;
 pub mod node;
+pub mod object;
 pub mod range;
 pub mod service;
 pub mod update;
@@ -137,6 +138,11 @@ impl Intent {
     /// Returns what operators want of nodes; nothing is there of those of which they have not said anything.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeIntent> {
         self.served.nodes()
+    }
+
+    /// Returns how many bytes all entries take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns a digest of all surviving versions with a value: equal if and only if they are.
@@ -369,7 +375,7 @@ impl Intent {
             Some(Kind::Service | Kind::Node | Kind::Volume) => self.declared += 1,
             Some(Kind::Block) => self.claims += 1,
             Some(Kind::Verdict) => self.verdicts += 1,
-            None => {}
+            Some(Kind::Network | Kind::Secret | Kind::Config | Kind::Part) | None => {}
         }
     }
 }

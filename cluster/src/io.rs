@@ -1,16 +1,18 @@
 //! What goes into the core and what comes out of it: plain values that can be compared, recorded and replayed.
 
+mod command;
+
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use command::{Command, CommandError, NewObject, Receipt};
+
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::name::Name;
-use crate::intent::node::{NodeSpec, NodeSpecError};
-use crate::intent::service::container::VolumeName;
-use crate::intent::service::{ServiceSpec, SpecError, TaskSpec};
+use crate::intent::service::TaskSpec;
 use crate::plan::addresses::Addresses;
 
 /// What happened.
@@ -111,142 +113,6 @@ pub enum TaskEvent {
         /// Why, in words for operators; empty after a plain exit.
         error: String,
     },
-}
-
-/// What an operator wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Declare a new service.
-    CreateService(ServiceSpec),
-    /// Replace a service's spec.
-    UpdateService {
-        /// Which.
-        id: ServiceId,
-        /// The version that the new spec was made from.
-        version: u64,
-        /// The new spec; the name must stay.
-        spec: ServiceSpec,
-    },
-    /// Write a service as it was before.
-    RollbackService {
-        /// Which.
-        id: ServiceId,
-        /// The version that the caller saw last.
-        version: u64,
-        /// The version to go back to; the one before the present if absent.
-        to: Option<u64>,
-    },
-    /// Remove a service and its tasks.
-    RemoveService(ServiceId),
-    /// Replace what operators want of a node.
-    UpdateNode {
-        /// Which; it must be a member.
-        node: NodeId,
-        /// The version that the new spec was made from; 0 if nothing was wanted of it yet.
-        version: u64,
-        /// The new spec.
-        spec: NodeSpec,
-    },
-    /// Say that a volume lives on this node, which then makes it.
-    ClaimVolume(VolumeName),
-    /// Forget where a volume lives: it was removed, or its node is given up.
-    ReleaseVolume(VolumeName),
-    /// Say goodbye to the others: this node's tasks move away at once. The caller stops it afterwards.
-    Leave,
-}
-
-/// The operator's command was accepted; it is durable once the actions that came with it are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// A service was created or updated.
-    Service {
-        /// Which.
-        id: ServiceId,
-        /// Its version now.
-        version: u64,
-    },
-    /// Done; nothing to show.
-    Done,
-}
-
-/// A command was refused. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// Another service has this name.
-    #[error("name conflicts with an existing object: service {0} already exists")]
-    NameTaken(Name),
-    /// No service has this id.
-    #[error("service {0} not found")]
-    NoSuchService(ServiceId),
-    /// The spec was made from an older version than the present one. Clients match the text's ending.
-    #[error("version {named} of service {name} is not its present version {present}: update out of sequence")]
-    OutOfSequence {
-        /// Which.
-        name: Name,
-        /// What the caller named.
-        named: u64,
-        /// What it is.
-        present: u64,
-    },
-    /// No earlier version of the service is kept, or not this one.
-    #[error("service {name} does not have {}: see what it has with shoal service history", kept(*version))]
-    NotKept {
-        /// Which.
-        name: Name,
-        /// The version asked for; absent if the previous one.
-        version: Option<u64>,
-    },
-    /// No member has this id.
-    #[error("node {0} not found")]
-    NoSuchNode(NodeId),
-    /// What is wanted of the node was made from an older version than the present one. Clients match the text's ending.
-    #[error("version {named} of node {node} is not its present version {present}: update out of sequence")]
-    NodeOutOfSequence {
-        /// Which.
-        node: NodeId,
-        /// What the caller named.
-        named: u64,
-        /// What it is.
-        present: u64,
-    },
-    /// The volume lives on another node.
-    #[error("volume {volume} lives on node {node} already: use it there, or remove it first")]
-    VolumeElsewhere {
-        /// Which.
-        volume: VolumeName,
-        /// Where.
-        node: NodeId,
-    },
-    /// A service mounts the volume.
-    #[error("volume {volume} is in use by service {service}: remove the service, or its mount, first")]
-    VolumeInUse {
-        /// Which.
-        volume: VolumeName,
-        /// Whose.
-        service: Name,
-    },
-    /// What is wanted of the node cannot be accepted.
-    #[error(transparent)]
-    NodeSpec(#[from] NodeSpecError),
-    /// An update may not rename.
-    #[error("renaming services is not supported: {from} cannot become {to}")]
-    Rename {
-        /// The present name.
-        from: Name,
-        /// The name asked for.
-        to: Name,
-    },
-    /// The spec cannot be accepted.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The shoal has as many services as it may have.
-    #[error("the shoal has {0} services, as many as it may have: remove one first")]
-    TooManyServices(usize),
-}
-
-/// Says what was asked for; clients of Docker match the words of the first.
-fn kept(version: Option<u64>) -> String {
-    version.map_or("a previous spec".into(), |version| alloc::format!("version {version} any more"))
 }
 
 /// What operators may want to know: a log line and a counter each.

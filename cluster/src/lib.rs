@@ -56,8 +56,8 @@ use crate::sync::telling::Telling;
 
 pub use clock::{Instant, Now};
 pub use config::Config;
-pub use id::{NodeId, ServiceId, TaskId};
-pub use io::{Action, Command, CommandError, Event, Input, Receipt, TaskCommand, TaskEvent, TaskOrder};
+pub use id::{NodeId, ObjectId, ServiceId, TaskId};
+pub use io::{Action, Command, CommandError, Event, Input, NewObject, Receipt, TaskCommand, TaskEvent, TaskOrder};
 pub use view::Views;
 
 /// One node's core.

@@ -26,6 +26,30 @@ pub const CONSTRAINTS_MAX: usize = 64;
 pub const CONTAINER_OPTIONS_MAX: usize = 64;
 /// Bytes of the name of a volume.
 pub const VOLUME_NAME_BYTES_MAX: usize = 128;
+/// Bytes of the name of a network, secret or config.
+pub const OBJECT_NAME_BYTES_MAX: usize = 128;
+
+/// Networks, secrets and configs in one shoal, of each.
+pub const OBJECTS_MAX: usize = 10_000;
+
+/// Bytes of one secret or config, as in Docker.
+pub const DATA_BYTES_MAX: usize = 500 * 1024;
+
+/// Bytes that sealing may add.
+pub const SEAL_BYTES_MAX: usize = 256;
+
+/// Sealed bytes of a secret or config in one entry.
+pub const PART_BYTES_MAX: usize = VALUE_BYTES_MAX - 4 * 1024;
+
+/// Bytes that all secrets and configs may take together: half of what intent may.
+pub const ALL_DATA_BYTES_MAX: usize = INTENT_BYTES_MAX / 2;
+
+/// Bytes of all labels of one network, secret or config.
+pub const LABELS_BYTES_MAX: usize = VALUE_BYTES_MAX / 2;
+
+/// Networks, aliases on one network, ports, secrets and configs of one service, of each.
+pub const ATTACHMENTS_MAX: usize = 64;
+
 /// Labels that operators may write on one node.
 pub const LABELS_MAX: usize = 64;
 /// Bytes of one label of a node, name and value together.

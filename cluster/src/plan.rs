@@ -30,6 +30,7 @@ use crate::intent::node::Availability;
 use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
 use crate::reports::Reports;
+use crate::wire;
 
 /// All that follows from the planes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -224,5 +225,6 @@ fn digest(placed: &[u8; 32], names: &Names) -> [u8; 32] {
             named.extend(address.v6.octets());
         }
     }
+    named.extend(wire::encode(&names.networks));
     hash::digest("plan", &[placed, &named])
 }

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::conflict::Conflict;
 use crate::intent::node::NodeIntent;
+use crate::intent::object::{DataKind, DataSpec, NetworkSpec, Objects, Sealed};
 use crate::intent::service::Service;
 use crate::intent::service::container::VolumeName;
 use crate::intent::update::Verdict;
@@ -42,6 +43,14 @@ pub struct Views {
     pub volumes: BTreeMap<VolumeName, NodeId>,
     /// How services are bound by their volumes; those that are not are left out.
     pub bonds: BTreeMap<ServiceId, Bond>,
+    /// The networks that operators made.
+    pub networks: Objects<NetworkSpec>,
+    /// The secrets.
+    pub secrets: Objects<DataSpec>,
+    /// The configs.
+    pub configs: Objects<DataSpec>,
+    /// The sealed bytes of both.
+    pub sealed: Sealed,
     /// What placement was computed from: all that a forecast needs.
     pub inputs: Arc<Inputs>,
     /// Every task that any node reports or the plan wants, in order of service, slot, newest first.
@@ -121,6 +130,14 @@ impl Views {
     /// Returns how far the rollout of a service has come; one that never had any has completed it.
     pub fn verdict(&self, service: &ServiceId) -> Verdict {
         self.rollouts.get(service).map_or(Verdict::Completed, |rollout| rollout.verdict)
+    }
+
+    /// Returns the secrets, or the configs.
+    pub fn data(&self, kind: DataKind) -> &Objects<DataSpec> {
+        match kind {
+            DataKind::Secret => &self.secrets,
+            DataKind::Config => &self.configs,
+        }
     }
 
     /// Tells whether a slot waits for room on the node that these assignments give it: none of its tasks runs there, and tasks do

@@ -15,9 +15,12 @@ use shoal_cluster::intent::history::{Ended, Kept};
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeIntent, NodeSpec};
+use shoal_cluster::intent::object::{DataKind, DataSpec, NetworkSpec, Object, ObjectName, Part};
 use shoal_cluster::intent::range::Range;
 use shoal_cluster::intent::service::container::{Host, Log, Mount, MountSource, Ulimit, VolumeName};
+use shoal_cluster::intent::service::file::FileMount;
 use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
+use shoal_cluster::intent::service::network::{Attachment, Endpoint, EndpointMode, Port, Protocol, PublishMode};
 use shoal_cluster::intent::service::{ImageRef, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::intent::update::{FailureAction, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
 use shoal_cluster::membership::MembershipMessage;
@@ -33,7 +36,7 @@ use shoal_cluster::sync::message::{
     Summary,
 };
 use shoal_cluster::sync::news::{Line, Short, Wish};
-use shoal_cluster::{NodeId, ServiceId, TaskId, wire};
+use shoal_cluster::{NodeId, ObjectId, ServiceId, TaskId, wire};
 
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -41,6 +44,18 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").unwrap();
     }
     text
+}
+
+fn object<T>(name: &str, spec: T) -> Object<T> {
+    let (id, name, author) = (ObjectId([0x44; 16]), ObjectName::new(name).unwrap(), NodeId([0x11; 32]));
+    let labels = BTreeMap::from([("k".into(), "v".into())]);
+    let (created_ms, updated_ms) = (1_700_000_000_000, 1_700_000_000_001);
+    Object { id, name, version: 2, created_ms, updated_ms, author, labels, spec }
+}
+
+fn part() -> (Key, Part) {
+    let id = ObjectId([0x44; 16]);
+    (Key::part(&id, 8), Part { id, number: 8, count: 9, sealed: vec![0x55; 3] })
 }
 
 fn actor() -> Actor {
@@ -56,6 +71,9 @@ fn service() -> Service {
     task.container.mounts = vec![Mount { target: "/data".into(), read_only: false, source }];
     task.container.hosts = vec![Host { address: [10, 9, 8, 7].into(), names: vec!["db".into()] }];
     task.container.ulimits = vec![Ulimit { name: "nofile".into(), soft: 1024, hard: -1 }];
+    let (id, name) = (ObjectId([0x44; 16]), ObjectName::new("key").unwrap());
+    let target = "/k".into();
+    task.container.files = vec![FileMount { kind: DataKind::Config, id, name, target, uid: 7, gid: 8, mode: 0o400 }];
     task.container.log = Some(Log { file_bytes_max: Some(1 << 20), files_max: None });
     task.health = Some(HealthCheck::new(HealthTest::Http { port: 8080, path: "/".into() }));
     let mut spec = ServiceSpec::new(Name::new("Web").unwrap(), 3, task);
@@ -67,6 +85,11 @@ fn service() -> Service {
         replicas_per_node_max: 2,
         platforms: vec![("linux".into(), "amd64".into())],
     };
+    let (network, aliases) = (ObjectName::new("back").unwrap(), vec![Name::new("db").unwrap()]);
+    spec.networks = vec![Attachment { network, aliases }];
+    let (protocol, mode) = (Protocol::Udp, PublishMode::Host);
+    let ports = vec![Port { name: "http".into(), protocol, target: 80, published: 8080, mode }];
+    spec.endpoint = Endpoint { mode: EndpointMode::DnsRr, ports };
     spec.update = UpdateConfig {
         parallelism: 2,
         delay_ms: 1_000,
@@ -255,6 +278,9 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("record member", Record::Member(member()).encode()),
         ("service", wire::encode(&service())),
         ("node intent", wire::encode(&node_intent())),
+        ("network", wire::encode(&object("back", NetworkSpec { attachable: true, internal: false }))),
+        ("secret", wire::encode(&object("key", DataSpec { bytes: 500 * 1024 }))),
+        ("part", wire::encode(&part())),
         ("verdict", wire::encode(&ruling())),
         ("volume claim", wire::encode(&(Key::volume(&VolumeName::new("Data").unwrap()), NodeId([0x11; 32])))),
         ("block claim", wire::encode(&NodeId([0x11; 32]))),

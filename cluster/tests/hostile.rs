@@ -62,7 +62,7 @@ fn golden_values() -> Vec<(Key, Vec<u8>)> {
 }
 
 fn golden_messages() -> Vec<Vec<u8>> {
-    let values = ["service", "node intent", "verdict", "volume claim", "block claim"];
+    let values = ["service", "node intent", "network", "secret", "part", "verdict", "volume claim", "block claim"];
     let messages = golden().into_iter().filter(|(name, _)| !name.starts_with("record") && !values.contains(name));
     messages.map(|(_, bytes)| bytes).collect()
 }

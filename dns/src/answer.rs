@@ -1,9 +1,11 @@
 //! Answers: what a question about a name of the shoal is answered with. Pure: a question and the table in, records out.
 //!
-//! A service is known by three names: `web.shoal.internal`, `tasks.web.shoal.internal` and the bare label `web`.
-//! All three answer with the addresses of its running tasks. Other bare labels do not exist and are never asked of
+//! A service is known by three names: `web.shoal.internal`, `tasks.web.shoal.internal` and the bare label `web`; to those on
+//! a network with it also by its aliases there, in these three forms. All answer with the addresses of its running tasks. Other bare labels do not exist and are never asked of
 //! the host's resolvers, which could only leak them (except for what a validating resolver asks of a top-level
 //! domain, such as `DS` of `com`). Names outside the zone with two labels or more are [`Verdict::Foreign`]. Negative answers follow RFC 2308: they carry the SOA when the name is in the zone.
+
+use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, NS, SOA};
@@ -12,7 +14,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use shoal_cluster::plan::addresses::Addresses;
 use shoal_cluster::plan::names::ZONE;
 
-use crate::table::{Service, Table};
+use crate::table::{Found, Table};
 
 /// Seconds that a client may keep an answer, positive or negative. One second: a name must not outlive a dead task
 /// by more than its detection, and asking again costs a tenth of a millisecond on the same machine.
@@ -70,8 +72,13 @@ impl Default for Zone {
 }
 
 impl Zone {
-    /// Returns what to do with a question for records of type `kind` and class `class` of `name`.
-    pub(crate) fn answer(&self, table: &Table, name: &Name, kind: RecordType, class: DNSClass) -> Verdict {
+    /// Returns what to do with a question of `client` for records of type `kind` and class `class` of `name`.
+    pub(crate) fn answer(
+        &self,
+        table: &Table,
+        client: IpAddr,
+        (name, kind, class): (&Name, RecordType, DNSClass),
+    ) -> Verdict {
         if class != DNSClass::IN || matches!(kind, RecordType::AXFR | RecordType::IXFR) {
             return Verdict::Ours(Answer::error(ResponseCode::Refused));
         }
@@ -80,7 +87,7 @@ impl Zone {
             Subject::Foreign => return Verdict::Foreign,
             Subject::Absent => self.negative(ResponseCode::NXDomain, serial, true),
             Subject::Apex => self.apex_answer(kind, serial),
-            Subject::Service { name: service, in_zone, absent } => match table.find(&service) {
+            Subject::Service { name: service, in_zone, absent } => match table.find(client, &service) {
                 None if !in_zone && of_top_level_domains(kind) => return Verdict::Foreign,
                 None => self.negative(absent, serial, in_zone),
                 Some(service) => {
@@ -151,7 +158,7 @@ impl Answer {
 }
 
 /// Returns the address records of `kind` of a service, owned by the name that was asked for.
-fn address_records(service: &Service, name: &Name, kind: RecordType) -> Vec<Record> {
+fn address_records(service: &Found, name: &Name, kind: RecordType) -> Vec<Record> {
     let (v4, v6) = match kind {
         RecordType::A => (true, false),
         RecordType::AAAA => (false, true),
@@ -190,6 +197,8 @@ mod tests {
 
     use super::*;
 
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     fn task(host: u8) -> Addresses {
         Addresses { v4: Some(Ipv4Addr::new(10, 64, 3, host)), v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()) }
     }
@@ -198,12 +207,15 @@ mod tests {
         let table = Table::default();
         let only_v6 = Addresses { v4: None, ..task(9) };
         let services = [("web", vec![task(2), task(3)]), ("idle", vec![]), ("new", vec![only_v6])];
-        table.replace(&Names { services: services.map(|(name, list)| (name.to_string(), list)).into() });
+        table.replace(&Names {
+            services: services.map(|(name, list)| (name.to_string(), list)).into(),
+            ..Names::default()
+        });
         table
     }
 
     fn ask(name: &str, kind: RecordType) -> Answer {
-        match Zone::default().answer(&table(), &Name::from_ascii(name).expect("name"), kind, DNSClass::IN) {
+        match Zone::default().answer(&table(), HOST, (&Name::from_ascii(name).expect("name"), kind, DNSClass::IN)) {
             Verdict::Ours(answer) => answer,
             Verdict::Foreign => panic!("{name} taken for foreign"),
         }
@@ -270,10 +282,11 @@ mod tests {
     #[test]
     fn a_service_may_be_called_like_a_name_of_the_zone() {
         let table = Table::default();
-        table.replace(&Names { services: [("tasks".to_string(), vec![task(4)])].into() });
+        table.replace(&Names { services: [("tasks".to_string(), vec![task(4)])].into(), ..Names::default() });
         for name in ["tasks.shoal.internal.", "tasks.tasks.shoal.internal.", "tasks."] {
             let name = Name::from_ascii(name).expect("name");
-            let Verdict::Ours(answer) = Zone::default().answer(&table, &name, RecordType::A, DNSClass::IN) else {
+            let Verdict::Ours(answer) = Zone::default().answer(&table, HOST, (&name, RecordType::A, DNSClass::IN))
+            else {
                 panic!("foreign")
             };
             assert_eq!(answer.records.len(), 1, "{name}");
@@ -283,7 +296,7 @@ mod tests {
     #[test]
     fn a_validating_resolver_may_ask_for_the_keys_of_a_top_level_domain() {
         let ask = |name: &str, kind| {
-            Zone::default().answer(&table(), &Name::from_ascii(name).expect("name"), kind, DNSClass::IN)
+            Zone::default().answer(&table(), HOST, (&Name::from_ascii(name).expect("name"), kind, DNSClass::IN))
         };
         assert_eq!(ask("com.", RecordType::DS), Verdict::Foreign);
         assert_ne!(ask("com.", RecordType::A), Verdict::Foreign);
@@ -299,7 +312,7 @@ mod tests {
     #[test]
     fn other_classes_and_zone_transfers_are_refused() {
         let name = Name::from_ascii("web.shoal.internal.").expect("name");
-        let chaos = Zone::default().answer(&table(), &name, RecordType::TXT, DNSClass::CH);
+        let chaos = Zone::default().answer(&table(), HOST, (&name, RecordType::TXT, DNSClass::CH));
         assert_eq!(chaos, Verdict::Ours(Answer::error(ResponseCode::Refused)));
         assert_eq!(ask("shoal.internal.", RecordType::AXFR).code, Refused);
     }
@@ -309,7 +322,7 @@ mod tests {
         for name in ["example.com.", ".", "xshoal.internal.", "web.shoal.internal.com.", "internal.example."] {
             let name = Name::from_ascii(name).expect("name");
             assert_eq!(
-                Zone::default().answer(&table(), &name, RecordType::A, DNSClass::IN),
+                Zone::default().answer(&table(), HOST, (&name, RecordType::A, DNSClass::IN)),
                 Verdict::Foreign,
                 "{name}"
             );
@@ -321,12 +334,11 @@ mod tests {
         let table = Table::default();
         let address = |host: u16| Addresses { v4: None, v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host) };
         let all = (0..2 * ANSWER_ADDRESSES_MAX as u16).map(address).collect();
-        table.replace(&Names { services: [("web".to_string(), all)].into() });
+        table.replace(&Names { services: [("web".to_string(), all)].into(), ..Names::default() });
         let first = |_| match Zone::default().answer(
             &table,
-            &Name::from_ascii("web.").expect("name"),
-            RecordType::AAAA,
-            DNSClass::IN,
+            HOST,
+            (&Name::from_ascii("web.").expect("name"), RecordType::AAAA, DNSClass::IN),
         ) {
             Verdict::Ours(answer) => (answer.records.len(), answer.records[0].data.clone()),
             Verdict::Foreign => panic!("foreign"),
@@ -359,7 +371,7 @@ mod tests {
                 [.., "shoal", "internal"] => Some(NXDomain),
                 _ => None,
             };
-            let found = match Zone::default().answer(&table(), &name, RecordType::A, DNSClass::IN) {
+            let found = match Zone::default().answer(&table(), HOST, (&name, RecordType::A, DNSClass::IN)) {
                 Verdict::Ours(answer) => Some(answer.code),
                 Verdict::Foreign => None,
             };

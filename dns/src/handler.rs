@@ -62,8 +62,8 @@ impl ZoneHandler {
         if request.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
             return Decision::Answer(Answer::error(ResponseCode::BADVERS));
         }
-        let query = query.original();
-        match self.zone.answer(&self.table, &query.name, query.query_type, query.query_class) {
+        let (query, client) = (query.original(), request.src().ip().to_canonical());
+        match self.zone.answer(&self.table, client, (&query.name, query.query_type, query.query_class)) {
             Verdict::Ours(answer) => Decision::Answer(answer),
             Verdict::Foreign => Decision::Forward,
         }

@@ -7,6 +7,7 @@
 mod answer;
 mod forward;
 mod handler;
+mod scopes;
 mod server;
 mod table;
 
@@ -129,9 +130,17 @@ impl DnsServer {
         addresses
     }
 
-    /// Puts what this client asks of names outside the shoal to these resolvers; with none, to those of all others.
-    pub fn set_resolvers(&self, client: IpAddr, resolvers: &[IpAddr]) {
-        self.shared.forwarder.set_client(client, resolvers);
+    /// Notes that questions from this address are those of a task: it finds the services that share a network with its own,
+    /// and what it asks of names outside the shoal is put to these resolvers; with none, to those of all others.
+    pub fn set_client(&self, address: IpAddr, service: &str, resolvers: &[IpAddr]) {
+        self.shared.handler.table.scopes.set_client(address, Some(service));
+        self.shared.forwarder.set_client(address, resolvers);
+    }
+
+    /// Forgets whose address this was.
+    pub fn forget_client(&self, address: IpAddr) {
+        self.shared.handler.table.scopes.set_client(address, None);
+        self.shared.forwarder.set_client(address, &[]);
     }
 
     /// Makes the server answer exactly these names from the next question on.

@@ -26,6 +26,7 @@ fn task(number: u16) -> Addresses {
 fn names(list: &[(&str, u16)]) -> Names {
     Names {
         services: list.iter().map(|(name, count)| (name.to_string(), (2..2 + count).map(task).collect())).collect(),
+        ..Names::default()
     }
 }
 

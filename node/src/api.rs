@@ -10,6 +10,7 @@ mod body;
 mod bonds;
 mod conflicts;
 mod containers;
+mod data;
 mod distribution;
 mod error;
 mod events;
@@ -54,6 +55,7 @@ use shoal_runtime::image::{Digest, ImageStore, Reference};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::executor::health::HealthBoard;
+use crate::identity::DataKey;
 use crate::reach::Reach;
 use crate::volumes::Volumes;
 
@@ -186,6 +188,8 @@ pub struct About {
     pub started_ms: u64,
     /// The tokens that admit others, if this node may admit.
     pub tokens: Tokens,
+    /// Seals secrets and configs.
+    pub data_key: DataKey,
     /// Reads the counters of what it has sent and received.
     pub traffic: Box<dyn Fn() -> status::Traffic + Send + Sync>,
 }

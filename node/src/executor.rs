@@ -2,11 +2,13 @@
 //!
 //! Input: [`TaskCommand`]s. Output: [`TaskEvent`]s. Each task has one job from start to end; commands are idempotent.
 
+mod files;
 pub mod health;
 mod options;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +22,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::files::Files;
 use self::health::HealthBoard;
 pub use self::options::check;
+use crate::identity::DataKey;
 use crate::images::{Images, chain};
 use crate::volumes::Volumes;
 
@@ -49,6 +53,10 @@ pub struct Host {
     pub volumes: Arc<Volumes>,
     /// What is known of the tasks' health.
     pub health: Arc<HealthBoard>,
+    /// Opens secrets and configs.
+    pub data_key: DataKey,
+    /// Where secrets and configs are mounted from.
+    pub files: PathBuf,
     /// The present views.
     pub views: watch::Receiver<Arc<Views>>,
     /// Where events go.
@@ -105,6 +113,7 @@ pub async fn run(host: Arc<Host>, mut commands: mpsc::UnboundedReceiver<TaskComm
 
 /// Finds the containers that outlived the node's last run: those that still run go on, the others are removed.
 async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
+    files::clean(&host.files);
     let mut jobs = BTreeMap::new();
     let mut orders = Vec::new();
     for container in host.runtime.list() {
@@ -130,7 +139,7 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
         if let Err(error) = host.overlay.attach(&order.id.to_string(), *pid, order.addresses).await {
             tracing::warn!(task = %order.id, error = chain(&error), "cannot repair the link of a task");
         }
-        set_resolvers(host, order);
+        introduce(host, order);
     }
     let orders: Vec<TaskOrder> = orders.into_iter().map(|(order, _)| order).collect();
     let (running, starting) = orders.iter().cloned().partition(|order| runs_already(host, order));
@@ -164,7 +173,7 @@ async fn start(host: Arc<Host>, mut order: TaskOrder, stop: CancellationToken) {
             finish(&host, &order, &stop).await;
         }
         Err((exit_code, error)) => {
-            reset_resolvers(&host, &order);
+            part_with(&host, &order);
             remove(&host, order.id).await;
             host.tell(TaskEvent::Ended { id: order.id, exit_code, error });
         }
@@ -180,9 +189,11 @@ async fn begin(host: &Host, order: &mut TaskOrder) -> Result<(), (Option<i32>, S
         host.images.ensure(&wanted.reference, wanted.digest.as_deref()).await.map_err(|error| told(&error))?;
     host.tell(TaskEvent::Starting(order.id));
     spec::take_defaults(order, &image);
-    set_resolvers(host, order);
+    introduce(host, order);
     let dns = host.views.borrow().routes.own.node();
     make_volumes(host, order).await?;
+    // They are mounted until the container has them.
+    let _files = Files::make(host, order).await.map_err(|error| (None, error))?;
     let mut spec = spec::container(host, order, &image.config, layers, dns);
     let label = serde_json::to_string(order).map_err(|error| told(&error))?;
     spec.labels.insert(ORDER_LABEL.to_owned(), label);
@@ -211,15 +222,16 @@ fn runs_already(host: &Host, order: &TaskOrder) -> bool {
     order.spec.health.is_none() || host.health.was_healthy(&order.id)
 }
 
-/// Says who answers a task's questions about names outside the shoal, if its service does.
-fn set_resolvers(host: &Host, order: &TaskOrder) {
-    let resolvers = &order.spec.container.dns.nameservers;
-    order.addresses.iter().for_each(|address| host.dns.set_resolvers(address, resolvers));
+/// Tells the DNS server whose questions come from a task's addresses, and who answers those about names outside the shoal,
+/// if its service says.
+fn introduce(host: &Host, order: &TaskOrder) {
+    let (service, resolvers) = (order.service_name.as_str(), &order.spec.container.dns.nameservers);
+    order.addresses.iter().for_each(|address| host.dns.set_client(address, service, resolvers));
 }
 
 /// Takes that back: its addresses will be another's.
-fn reset_resolvers(host: &Host, order: &TaskOrder) {
-    order.addresses.iter().for_each(|address| host.dns.set_resolvers(address, &[]));
+fn part_with(host: &Host, order: &TaskOrder) {
+    order.addresses.iter().for_each(|address| host.dns.forget_client(address));
 }
 
 /// Returns the likely reason for a command that cannot be executed: the image is for another processor. Only then, as
@@ -261,7 +273,7 @@ async fn finish(host: &Host, order: &TaskOrder, stop: &CancellationToken) {
     if let Err(error) = host.overlay.detach(&key).await {
         tracing::warn!(task = key, error = chain(&error), "cannot remove the link of a task");
     }
-    reset_resolvers(host, order);
+    part_with(host, order);
     let (exit_code, error) = match exit {
         Ok(exit) if unhealthy => (Some(exit.code), UNHEALTHY.to_owned()),
         Ok(exit) => (Some(exit.code), why(&exit)),

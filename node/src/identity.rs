@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod authority;
+mod data_key;
 mod files;
 mod key;
 mod tls;
@@ -19,6 +20,7 @@ use rustls::pki_types::CertificateDer;
 use shoal_cluster::id::NodeId;
 
 pub use authority::{Role, SERVER_NAME, fingerprint, node_id_of};
+pub use data_key::DataKey;
 pub use key::{NodeKey, node_id_of_peer, peer_id_of};
 pub use tls::{ADMIT_ALPN, GOSSIP_ALPN, provider, server_name};
 pub use token::{Secret, Token};
@@ -118,6 +120,7 @@ pub struct Identity {
     authority: Option<KeyPair>,
     secrets: Option<Secrets>,
     contacts: Contacts,
+    data_key: DataKey,
 }
 
 /// Members and where they listen, as they were when a node was admitted.
@@ -167,6 +170,7 @@ impl Identity {
             authority: Some(ca_key),
             secrets: Some(secrets),
             contacts: Contacts::new(),
+            data_key: DataKey::generate(),
         };
         files::save(data, &identity)?;
         Ok(identity)
@@ -186,6 +190,7 @@ impl Identity {
             authority,
             secrets: admitted.authority.as_ref().map(|authority| authority.secrets),
             contacts: admitted.members.clone(),
+            data_key: admitted.data_key.clone(),
         };
         files::check(&files::folder(data), &identity)?;
         files::save(data, &identity)?;
@@ -255,6 +260,11 @@ impl Identity {
     pub(crate) fn authority(&self) -> Option<Authority> {
         let ca_key = self.authority.as_ref()?.serialize_der();
         Some(Authority { ca_key, secrets: self.secrets? })
+    }
+
+    /// Returns the key that seals secrets and configs.
+    pub fn data_key(&self) -> &DataKey {
+        &self.data_key
     }
 
     /// Returns the node's key.

@@ -174,6 +174,8 @@ impl Node {
             dns: Arc::clone(&dns),
             volumes: Arc::clone(&volumes),
             health: Arc::clone(&health),
+            data_key: identity.data_key().clone(),
+            files: args.data_dir.join("files"),
             views: views.clone(),
             events: task_events,
             stopping: CancellationToken::new(),
@@ -323,6 +325,7 @@ fn about(
         dns: dns.iter().map(ToString::to_string).collect(),
         started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
         tokens: Tokens { manager: token(authority::Role::Manager), worker: None },
+        data_key: identity.data_key().clone(),
         traffic: Box::new(move || traffic(&transport)),
     })
 }

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use super::Intent;
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
+use super::object::{Data, Network};
 use super::service::Service;
 use crate::clock::Stamp;
 use crate::crdt::{Dot, Register, Version};
@@ -47,6 +48,10 @@ pub enum Written {
     Node(NodeIntent),
     /// Where a volume lives.
     Volume(NodeId),
+    /// A network.
+    Network(Network),
+    /// A secret or config.
+    Data(Data),
     /// The object was removed.
     Nothing,
     /// A kind that this code does not understand, or has no words for.
@@ -61,7 +66,9 @@ impl Rival {
             Some(Kind::Service) => wire::decode(value).map(|service| Written::Service(Box::new(service))).ok(),
             Some(Kind::Node) => wire::decode(value).map(Written::Node).ok(),
             Some(Kind::Volume) => wire::decode(value).map(Written::Volume).ok(),
-            Some(Kind::Block | Kind::Verdict) | None => None,
+            Some(Kind::Network) => wire::decode(value).map(Written::Network).ok(),
+            Some(Kind::Secret | Kind::Config) => wire::decode(value).map(Written::Data).ok(),
+            Some(Kind::Block | Kind::Verdict | Kind::Part) | None => None,
         };
         read.unwrap_or(Written::Unknown)
     }

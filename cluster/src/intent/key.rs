@@ -6,8 +6,9 @@ use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
+use super::object::ObjectName;
 use super::service::container::VolumeName;
-use crate::id::{NodeId, RolloutId, ServiceId};
+use crate::id::{NodeId, ObjectId, RolloutId, ServiceId};
 use crate::limits::KEY_BYTES_MAX;
 use crate::plan::addresses::BLOCK_COUNT;
 
@@ -33,9 +34,30 @@ pub enum Kind {
     Node,
     /// How far a rollout has come; the name is the service's id and the rollout's, the value a [`super::update::Ruling`].
     Verdict,
+    /// A network; the name is its own, the value a [`super::object::Network`].
+    Network,
+    /// A secret; the name is its own, the value a [`super::object::Data`].
+    Secret,
+    /// A config, likewise.
+    Config,
+    /// A piece of the bytes of a secret or config; the name is that one's id and a number, the value a
+    /// [`super::object::Part`].
+    Part,
 }
 
 impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Service,
+        Self::Block,
+        Self::Node,
+        Self::Verdict,
+        Self::Volume,
+        Self::Network,
+        Self::Secret,
+        Self::Config,
+        Self::Part,
+    ];
+
     /// Returns the number of this kind on the wire.
     pub const fn number(self) -> u16 {
         match self {
@@ -44,6 +66,10 @@ impl Kind {
             Self::Node => 3,
             Self::Verdict => 4,
             Self::Volume => 5,
+            Self::Network => 6,
+            Self::Secret => 7,
+            Self::Config => 8,
+            Self::Part => 9,
         }
     }
 }
@@ -74,10 +100,26 @@ impl Key {
         Self { kind: Kind::Verdict.number(), name: format!("{service}.{:016x}", rollout.0) }
     }
 
+    /// Returns the key of the network, secret or config with this name.
+    pub(crate) fn object(kind: Kind, name: &ObjectName) -> Self {
+        Self { kind: kind.number(), name: name.to_string() }
+    }
+
+    /// Returns the key of a part of a secret or config.
+    pub fn part(id: &ObjectId, number: u8) -> Self {
+        Self { kind: Kind::Part.number(), name: format!("{id}.{number:03}") }
+    }
+
+    /// Returns which part of which secret or config this key names, if it names one in the one valid form.
+    pub fn part_of(&self) -> Option<(ObjectId, u8)> {
+        let (id, number) = self.name.split_once('.')?;
+        let (id, number) = (ObjectId::parse(id)?, number.parse().ok()?);
+        (Self::part(&id, number) == *self).then_some((id, number))
+    }
+
     /// Returns the kind, if this code understands it.
     pub fn kind(&self) -> Option<Kind> {
-        let kinds = [Kind::Service, Kind::Block, Kind::Node, Kind::Verdict, Kind::Volume];
-        kinds.into_iter().find(|kind| kind.number() == self.kind)
+        Kind::ALL.into_iter().find(|kind| kind.number() == self.kind)
     }
 
     /// Returns the number of the block that this key names, if it names one in the one valid form.

@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
+use super::object::ServedObjects;
 use super::service::Service;
 use super::service::container::VolumeName;
 use super::update::{Rollout, Ruling, Verdict};
@@ -25,6 +26,7 @@ pub(super) struct Served {
     held: BTreeMap<NodeId, BTreeSet<u16>>,
     nodes: BTreeMap<NodeId, NodeIntent>,
     volumes: BTreeMap<VolumeName, NodeId>,
+    pub(super) objects: ServedObjects,
     /// By the name of its key, each verdict with when it was raised first.
     rulings: BTreeMap<String, (Ruling, u64)>,
     /// The services whose rollout has not ended.
@@ -89,6 +91,7 @@ impl Served {
             Some(Kind::Node) => self.refresh_node(key, register),
             Some(Kind::Verdict) => self.refresh_ruling(key, register),
             Some(Kind::Volume) => self.refresh_volume(key, register),
+            Some(Kind::Network | Kind::Secret | Kind::Config | Kind::Part) => self.objects.refresh(key, register),
             None => {}
         }
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use self::network::{Attachment, Endpoint};
 use super::constraint::{Constraint, Spread};
 use super::history::{Kept, Packed};
 use super::name::Name;
@@ -15,7 +16,9 @@ use crate::limits::{CONSTRAINTS_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 
 pub mod container;
 mod digest;
+pub mod file;
 pub mod health;
+pub mod network;
 mod task;
 
 pub use task::{ImageRef, RESTART_DELAY_MAX, Resources, RestartCondition, RestartPolicy, TaskSpec};
@@ -60,6 +63,10 @@ pub struct ServiceSpec {
     pub reserved: Reserved,
     /// Which nodes may run the tasks, and how they are spread.
     pub placement: PlacementSpec,
+    /// The networks that it is on; the built-in one if there are none. Not part of the revision.
+    pub networks: Vec<Attachment>,
+    /// How it is reached. Not part of the revision.
+    pub endpoint: Endpoint,
     /// How the slots move to another revision.
     pub update: UpdateConfig,
     /// How they move back.
@@ -111,6 +118,8 @@ impl ServiceSpec {
             replicas,
             reserved: Reserved::default(),
             placement: PlacementSpec::default(),
+            networks: Vec::new(),
+            endpoint: Endpoint::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
             task,
@@ -143,6 +152,7 @@ impl ServiceSpec {
         if self.rollback.failure_action == FailureAction::Rollback {
             return Err(SpecError::RollbackOfRollback);
         }
+        network::check(&self.networks, &self.endpoint)?;
         let bytes = self.weight();
         if bytes > VALUE_BYTES_MAX / 2 {
             return Err(SpecError::TooLarge { bytes });
@@ -159,6 +169,7 @@ impl ServiceSpec {
             + constraints.sum::<usize>()
             + self.placement.spread.iter().map(|one| one.attribute().to_string().len()).sum::<usize>()
             + platforms.sum::<usize>()
+            + network::weight(&self.networks, &self.endpoint)
             + self.task.weight()
     }
 }

@@ -1,11 +1,13 @@
 //! Names: which addresses each service name answers with.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::Intent;
+use crate::intent::service::ServiceSpec;
+use crate::intent::service::network::Attachment;
 use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
 use crate::plan::addresses::{Addresses, Block};
@@ -19,6 +21,9 @@ pub const ZONE: &str = "shoal.internal";
 pub struct Names {
     /// Service name (lower case) to the addresses of its running tasks, in order of slot; empty while none runs.
     pub services: BTreeMap<String, Vec<Addresses>>,
+    /// Of the services that name networks, which, and the aliases (lower case) that each has there. The others are on
+    /// [`crate::intent::object::BUILT_IN`].
+    pub networks: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
 /// Returns the names of all services with the tasks that run, on nodes that are up, in slots that are wanted. While a
@@ -46,5 +51,14 @@ pub(super) fn names(
         let wanted = tasks.filter(|((slot, _), _)| service.spec.has_slot(*slot));
         (service.spec.name.folded().to_string(), wanted.map(|(_, addresses)| *addresses).collect())
     });
-    Names { services: services.collect() }
+    Names { services: services.collect(), networks: networks(intent) }
+}
+
+fn networks(intent: &Intent) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let aliases = |attachment: &Attachment| attachment.aliases.iter().map(|alias| alias.folded().to_string()).collect();
+    let named = intent.services().map(|service| &service.spec).filter(|spec| !spec.networks.is_empty());
+    let on = |spec: &ServiceSpec| {
+        spec.networks.iter().map(|attachment| (attachment.network.to_string(), aliases(attachment))).collect()
+    };
+    named.map(|spec| (spec.name.folded().to_string(), on(spec))).collect()
 }

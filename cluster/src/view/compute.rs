@@ -10,6 +10,7 @@ use super::{Agreement, PeerAgreement, RolloutView, TaskView, Views};
 use crate::clock::Instant;
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
+use crate::intent::object::DataKind;
 use crate::intent::service::Mode;
 use crate::membership::Membership;
 use crate::plan::rollout::{Facts, Goal, Standing};
@@ -42,6 +43,10 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         globals: globals(sources),
         volumes: sources.intent.volumes().clone(),
         bonds: plan::volumes::bonds(sources.intent),
+        networks: Arc::clone(sources.intent.networks()),
+        secrets: Arc::clone(sources.intent.data(DataKind::Secret)),
+        configs: Arc::clone(sources.intent.data(DataKind::Config)),
+        sealed: sources.intent.sealed().clone(),
         inputs: Arc::clone(sources.plan.inputs()),
         tasks: tasks(sources),
         images: images(sources),

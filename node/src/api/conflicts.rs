@@ -31,6 +31,10 @@ fn conflict(views: &Views, found: &Found) -> Conflict {
         Some(Kind::Block) => "block".to_owned(),
         Some(Kind::Volume) => "volume".to_owned(),
         Some(Kind::Verdict) => "verdict".to_owned(),
+        Some(Kind::Network) => "network".to_owned(),
+        Some(Kind::Secret) => "secret".to_owned(),
+        Some(Kind::Config) => "config".to_owned(),
+        Some(Kind::Part) => "part".to_owned(),
         None => found.key.kind.to_string(),
     };
     let versions = found.versions.iter().map(|version| rival(views, found, version)).collect();
@@ -55,6 +59,12 @@ fn spec(views: &Views, written: &Written) -> Option<Value> {
             Some(json!({ "Availability": nodes::availability(node.spec.availability), "Labels": node.spec.labels }))
         }
         Written::Volume(node) => Some(json!({ "Node": lookup::node_name(views, node) })),
+        Written::Network(network) => {
+            Some(json!({ "ID": network.id.to_string(), "Internal": network.spec.internal, "Labels": network.labels }))
+        }
+        Written::Data(data) => {
+            Some(json!({ "ID": data.id.to_string(), "Bytes": data.spec.bytes, "Labels": data.labels }))
+        }
         Written::Nothing | Written::Unknown => None,
     }
 }

@@ -74,6 +74,7 @@ impl ApiError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Spec(error) if error.is_unsupported() => StatusCode::NOT_IMPLEMENTED,
+            Self::Spec(error) if error.is_missing() => StatusCode::NOT_FOUND,
             Self::Spec(_) => StatusCode::BAD_REQUEST,
             Self::Apply(error) => apply_status(error),
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -87,13 +88,21 @@ fn apply_status(error: &ApplyError) -> StatusCode {
             CommandError::NameTaken(_)
             | CommandError::TooManyServices(_)
             | CommandError::VolumeElsewhere { .. }
-            | CommandError::VolumeInUse { .. } => StatusCode::CONFLICT,
-            CommandError::NoSuchService(_) | CommandError::NoSuchNode(_) => StatusCode::NOT_FOUND,
-            // Swarm answers 500, and clients match the end of the text.
-            CommandError::OutOfSequence { .. } | CommandError::NodeOutOfSequence { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
+            | CommandError::VolumeInUse { .. }
+            | CommandError::ObjectTaken { .. }
+            | CommandError::TooManyObjects { .. }
+            | CommandError::NoRoom { .. } => StatusCode::CONFLICT,
+            CommandError::NoSuchService(_) | CommandError::NoSuchNode(_) | CommandError::NoSuchObject { .. } => {
+                StatusCode::NOT_FOUND
             }
+            // Swarm answers 500, and clients match the end of the text.
+            CommandError::OutOfSequence { .. }
+            | CommandError::NodeOutOfSequence { .. }
+            | CommandError::ObjectOutOfSequence { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             CommandError::Rename { .. }
+            | CommandError::ObjectInUse { .. }
+            | CommandError::TooManyLabels { .. }
+            | CommandError::TooManyBytes { .. }
             | CommandError::NotKept { .. }
             | CommandError::Spec(_)
             | CommandError::NodeSpec(_) => StatusCode::BAD_REQUEST,

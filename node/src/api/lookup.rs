@@ -81,7 +81,8 @@ pub(super) fn container<'a>(views: &'a Views, own: NodeId, text: &str) -> Result
     )
 }
 
-fn find<'a, T>(
+/// Finds one of `all` by its id, by its name (it is `named` then), or by the beginning of an id that no other shares.
+pub(super) fn find<'a, T>(
     kind: &str,
     text: &str,
     all: impl Iterator<Item = &'a T> + Clone,

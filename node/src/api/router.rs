@@ -1,22 +1,21 @@
 //! The router: which call is answered where, and what all answers have in common.
 
-use axum::Json;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
+use shoal_cluster::intent::object::DataKind;
 use tower::ServiceExt;
 
 use super::body::drain;
 use super::error::{ApiError, shown};
-use super::params::Segment;
 use super::system::version_text;
 use super::{
-    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, distribution, events, exec, images, logs,
+    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, data, distribution, events, exec, images, logs,
     networks, nodes, not_here, plan, rollouts, services, shoal, swarm, system, tasks, volumes,
 };
 
@@ -61,11 +60,11 @@ fn paths(node: NodeHandle) -> Router {
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/tasks/{id}/logs", get(logs::task))
         .route("/networks", get(networks::list))
-        .route("/networks/{id}", get(networks::inspect))
-        .route("/secrets", get(none))
-        .route("/secrets/{id}", get(no_secret))
-        .route("/configs", get(none))
-        .route("/configs/{id}", get(no_config))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route("/networks/{id}", get(networks::inspect).merge(delete(networks::remove)))
+        .nest("/secrets", data::routes(DataKind::Secret))
+        .nest("/configs", data::routes(DataKind::Config))
         .route("/images/json", get(images::list))
         .route("/images/load", post(images::load))
         .route("/images/create", post(images::create))
@@ -99,19 +98,6 @@ fn paths(node: NodeHandle) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(node)
-}
-
-/// `GET /secrets` and `GET /configs`: there are none yet, and Docker's client asks before it creates a service.
-async fn none(State(_): State<NodeHandle>) -> Json<[(); 0]> {
-    Json([])
-}
-
-async fn no_secret(Segment(name): Segment) -> ApiError {
-    ApiError::not_found("secret", &name)
-}
-
-async fn no_config(Segment(name): Segment) -> ApiError {
-    ApiError::not_found("config", &name)
 }
 
 async fn not_found(method: Method, uri: Uri, body: Body) -> ApiError {

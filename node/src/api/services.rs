@@ -18,7 +18,7 @@ use super::filters::{Filters, in_map};
 use super::images::login;
 use super::params::{Params, Segment};
 use super::rollouts::update_status;
-use super::spec::{Spelt, accept, show, show_template_of};
+use super::spec::{Known, Spelt, accept, not_served, show, show_template_of, with_network_ids};
 use super::status::{Conflict, Created, Stored};
 use super::time::rfc3339;
 use super::{NodeHandle, conflicts, lookup};
@@ -91,13 +91,13 @@ pub(super) async fn create(
     if spec.name.as_deref().unwrap_or_default().is_empty() {
         spec.name = Some(made_up_name(&spec));
     }
-    let mut spec = accept(spec)?;
+    let mut spec = accept(&Known::of(&node.views()), spec)?;
     spec.task.image = pin(&node, spec.task.image, None, login(&headers)?).await?;
-    let name = spec.name.clone();
+    let (name, warning) = (spec.name.clone(), not_served(&spec.endpoint));
     let applied = node.apply(Command::CreateService(spec)).await?;
     match applied.receipt {
         Receipt::Service { id, .. } => {
-            let created = Created { id: id.to_string(), stored: applied.into() };
+            let created = Created { id: id.to_string(), stored: Stored::from(applied).and(warning) };
             Ok((StatusCode::CREATED, Json(created)))
         }
         Receipt::Done => Err(ApiError::Internal(format!("service {name} was created, but its id is not known"))),
@@ -123,9 +123,10 @@ pub(super) async fn update(
         let service = lookup::service(&views, &id)?;
         (service.id, service.spec.task.image.clone())
     };
-    let mut spec = accept(spec)?;
+    let mut spec = accept(&Known::of(&node.views()), spec)?;
     spec.task.image = pin(&node, spec.task.image, Some(&present), login(&headers)?).await?;
-    Ok(Json(node.apply(Command::UpdateService { id, version, spec }).await?.into()))
+    let warning = not_served(&spec.endpoint);
+    Ok(Json(Stored::from(node.apply(Command::UpdateService { id, version, spec }).await?).and(warning)))
 }
 
 /// Returns the version that a service is to go back to: `previous` is Docker's, a number ours.
@@ -150,7 +151,9 @@ fn shown(views: &Views, service: &Service) -> DockerService {
     let mut spec = show(&service.spec);
     // What was rolled back runs what it ran before, and says so.
     let (_, task) = service.effective(views.verdict(&service.id));
-    spec.task_template = Some(show_template_of(&service.spec, task));
+    let mut template = show_template_of(&service.spec, task);
+    with_network_ids(views, &mut template);
+    spec.task_template = Some(template);
     DockerService {
         id: Some(service.id.to_string()),
         version: Some(ObjectVersion { index: Some(service.version) }),

@@ -14,12 +14,14 @@ mod show;
 mod spelling;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
 pub(super) use show::{image_text, show, show_template_of};
 pub(super) use spelling::Spelt;
 pub use spelling::of_models;
+pub(super) use uses::{Known, not_served, with_network_ids};
 
 /// Nanoseconds in a millisecond: Docker's durations and shoal's.
 const NS_PER_MS: i64 = 1_000_000;

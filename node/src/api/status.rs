@@ -112,6 +112,16 @@ pub struct Stored {
     pub stored_on: usize,
 }
 
+impl Stored {
+    /// Adds what else the operator should know.
+    pub(super) fn and(mut self, warning: Option<String>) -> Self {
+        if let Some(warning) = warning {
+            self.warnings.get_or_insert_default().push(warning);
+        }
+        self
+    }
+}
+
 /// Docker's answer to the creation of a service, and where it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {

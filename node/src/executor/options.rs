@@ -1,10 +1,12 @@
 //! Options: from what a service asks for its containers to what the runtime is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use shoal_cluster::intent::service::TaskSpec;
 use shoal_cluster::intent::service::container::{ContainerOptions, Host, Log, Mount, MountSource, Ulimit};
 use shoal_runtime::container::{self as runtime, ContainerSpec, Limits, LogLimits, Privileges};
+
+use super::files;
 
 /// Where every container has memory to share, and a tmpfs says only how much.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -18,13 +20,18 @@ pub fn check(task: &TaskSpec) -> Result<(), String> {
         cgroup_parent: "shoal".to_owned(),
         ..ContainerSpec::default()
     };
-    apply(task, &mut spec, |_, _| PathBuf::from("/volume"));
+    apply(task, &mut spec, Path::new("/files"), |_, _| PathBuf::from("/volume"));
     spec.check().map_err(|error| error.to_string())
 }
 
 /// Writes a task's options into the spec of its container. `directory` says where a volume is: the mount's number, and
-/// the volume's name if it has one.
-pub(super) fn apply(task: &TaskSpec, spec: &mut ContainerSpec, directory: impl Fn(usize, Option<&str>) -> PathBuf) {
+/// the volume's name if it has one; `secrets` where the task's secrets and configs are.
+pub(super) fn apply(
+    task: &TaskSpec,
+    spec: &mut ContainerSpec,
+    secrets: &Path,
+    directory: impl Fn(usize, Option<&str>) -> PathBuf,
+) {
     let options = &task.container;
     spec.readonly_rootfs = task.read_only;
     spec.limits = Limits {
@@ -41,6 +48,7 @@ pub(super) fn apply(task: &TaskSpec, spec: &mut ContainerSpec, directory: impl F
     spec.shm_bytes = options.mounts.iter().find_map(shared_memory);
     let mounts = options.mounts.iter().enumerate().filter(|(_, mount)| shared_memory(mount).is_none());
     spec.mounts = mounts.map(|(number, mount)| mounted(mount, |name| directory(number, name))).collect();
+    spec.mounts.extend(files::mounts(&options.files, secrets));
     spec.ulimits = options.ulimits.iter().map(ulimit).collect();
     spec.sysctls.clone_from(&options.sysctls);
     spec.privileges = privileges(options);
@@ -123,7 +131,9 @@ mod tests {
     fn a_tmpfs_at_dev_shm_sizes_the_one_that_is_there() {
         let mut spec = ContainerSpec::default();
         let mounts = vec![tmpfs("/a", None), tmpfs(SHARED_MEMORY, Some(1 << 20))];
-        apply(&task(|options| options.mounts.clone_from(&mounts)), &mut spec, |_, _| PathBuf::new());
+        apply(&task(|options| options.mounts.clone_from(&mounts)), &mut spec, Path::new("/files"), |_, _| {
+            PathBuf::new()
+        });
         assert_eq!((spec.shm_bytes, spec.mounts.len()), (Some(1 << 20), 1));
     }
 
@@ -138,7 +148,7 @@ mod tests {
         let mounts = vec![tmpfs(SHARED_MEMORY, Some(9)), at("/a", volume(Some("data"))), at("/b", volume(None))];
         let mut spec = ContainerSpec::default();
         let directory = |number: usize, name: Option<&str>| PathBuf::from(format!("/{number}{}", name.unwrap_or("-")));
-        apply(&task(|options| options.mounts.clone_from(&mounts)), &mut spec, directory);
+        apply(&task(|options| options.mounts.clone_from(&mounts)), &mut spec, Path::new("/files"), directory);
         let source = |directory: &str, copy| runtime::MountSource::Volume { directory: directory.into(), copy };
         assert_eq!(spec.mounts[0].source, source("/1data", true));
         assert_eq!(spec.mounts[1].source, source("/2-", false));

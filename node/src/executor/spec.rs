@@ -10,6 +10,7 @@ use shoal_cluster::plan::names::ZONE;
 use shoal_runtime::container::ContainerSpec;
 use shoal_runtime::image::Image;
 
+use super::files::Files;
 use super::{Host, health, options};
 
 /// What resolvers are told unless the service says otherwise: short names are looked for in the zone first.
@@ -26,7 +27,7 @@ pub(super) fn container(
     dns: Addresses,
 ) -> ContainerSpec {
     let mut made = base(host, order, image, layers, dns);
-    options::apply(&order.spec, &mut made, |number, name| match name {
+    options::apply(&order.spec, &mut made, &Files::directory(host, order), |number, name| match name {
         Some(name) => host.volumes.path(name),
         None => host.volumes.path_of_task(&order.id, number),
     });

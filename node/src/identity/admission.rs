@@ -16,8 +16,9 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::data_key::DATA_KEY_BYTES;
 use super::token::SECRET_BYTES;
-use super::{Authority, Contacts};
+use super::{Authority, Contacts, DataKey};
 
 pub use join::join_any;
 #[cfg(test)]
@@ -25,7 +26,7 @@ pub(crate) use join::{AdmissionError, join, join_at};
 pub use serve::{Desk, channel, serve};
 
 /// Version of the request and the answer. Sent before them, so that it can always be read.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Longest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Longest answer, in bytes.
@@ -67,6 +68,8 @@ struct Grant {
     ca: Vec<u8>,
     /// Managers only: the CA's key in PKCS#8, the secrets of the tokens for managers and workers.
     authority: Option<(Vec<u8>, [u8; SECRET_BYTES], [u8; SECRET_BYTES])>,
+    /// The key that seals secrets and configs.
+    data_key: [u8; DATA_KEY_BYTES],
     members: Contacts,
     /// The admitter's wall clock, in milliseconds since 1970.
     wall_ms: u64,
@@ -141,6 +144,8 @@ pub struct Admitted {
     pub ca: CertificateDer<'static>,
     /// For managers.
     pub authority: Option<Authority>,
+    /// Seals secrets and configs.
+    pub data_key: DataKey,
     /// Members that the admitter knows, itself among them: at most 256.
     pub members: Contacts,
 }

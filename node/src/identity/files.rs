@@ -5,6 +5,7 @@
 //! | `node.key` | 0600 | the node key, PKCS#8 in PEM |
 //! | `node.crt`, `ca.crt` | 0644 | the leaf and the CA's certificate, DER |
 //! | `ca.key`, `tokens` | 0600 | managers only: the CA's key, the secrets of the tokens (two lines, base 32) |
+//! | `data.key` | 0600 | the key that seals secrets and configs, 32 bytes |
 //! | `name` | 0644 | the node's name |
 //! | `contacts` | 0644 | the members named at admission: a line each, key in hex and addresses |
 
@@ -22,7 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use shoal_cluster::id::NodeId;
 
-use super::{Contacts, Identity, IdentityError, NodeKey, Secret, Secrets, Token, authority, tls};
+use super::{Contacts, DataKey, Identity, IdentityError, NodeKey, Secret, Secrets, Token, authority, tls};
 use crate::store::file;
 
 /// Name, bytes and mode of each file.
@@ -67,6 +68,7 @@ fn contents(identity: &Identity) -> Result<Files, IdentityError> {
         ("node.key", identity.key.to_pem()?.into_bytes(), file::SECRET_MODE),
         ("node.crt", identity.leaf.to_vec(), file::PUBLIC_MODE),
         ("ca.crt", identity.ca.to_vec(), file::PUBLIC_MODE),
+        ("data.key", identity.data_key.bytes().to_vec(), file::SECRET_MODE),
         ("name", format!("{}\n", identity.name).into_bytes(), file::PUBLIC_MODE),
         ("contacts", write_contacts(&identity.contacts).into_bytes(), file::PUBLIC_MODE),
     ];
@@ -103,13 +105,18 @@ pub(super) fn load(data: &Path) -> Result<Identity, IdentityError> {
         Some(text) => Some(parse_tokens(&folder.join("tokens"), &text)?),
         None => None,
     };
+    let data_path = folder.join("data.key");
+    let data_key = read_secret_bytes(&data_path)?
+        .try_into()
+        .map(DataKey::from_bytes)
+        .map_err(|_| IdentityError::Damaged { path: data_path, what: "is not a key of 32 bytes" })?;
     let leaf = read_certificate(&folder.join("node.crt"))?;
     let ca = read_certificate(&folder.join("ca.crt"))?;
     let name = read(&folder.join("name"))?.trim().to_owned();
     let contacts_path = folder.join("contacts");
     let contacts = parse_contacts(&read(&contacts_path)?)
         .ok_or(IdentityError::Damaged { path: contacts_path, what: "does not hold node keys and addresses" })?;
-    let identity = Identity { name, key, leaf, ca, authority, secrets, contacts };
+    let identity = Identity { name, key, leaf, ca, authority, secrets, contacts, data_key };
     check(&folder, &identity)?;
     Ok(identity)
 }
@@ -220,12 +227,23 @@ fn optional(path: &Path) -> Result<Option<String>, IdentityError> {
 
 /// Reads a file that holds a secret; one that others may read is refused.
 fn read_secret(path: &Path) -> Result<String, IdentityError> {
+    check_hidden(path)?;
+    read(path)
+}
+
+fn read_secret_bytes(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    check_hidden(path)?;
+    fs::read(path).map_err(|source| IdentityError::Unreadable { path: path.to_path_buf(), source })
+}
+
+/// Refuses a file that others may read.
+fn check_hidden(path: &Path) -> Result<(), IdentityError> {
     let unreadable = |source| IdentityError::Unreadable { path: path.to_path_buf(), source };
     let mode = fs::metadata(path).map_err(unreadable)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(IdentityError::Exposed { path: path.to_path_buf(), mode });
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(IdentityError::Exposed { path: path.to_path_buf(), mode }),
     }
-    read(path)
 }
 
 fn read(path: &Path) -> Result<String, IdentityError> {

@@ -26,7 +26,8 @@ fn admitted(by: &Identity, name: &str) -> (tempfile::TempDir, Identity) {
     assert_eq!(node, key.node_id());
     let authority = by.authority();
     let members = vec![(by.node_id(), vec![([192, 0, 2, 1], 7946).into(), "[2001:db8::1]:7946".parse().expect("v6")])];
-    let admitted = admission::Admitted { leaf, ca: by.ca().clone(), authority, members };
+    let admitted =
+        admission::Admitted { leaf, ca: by.ca().clone(), authority, data_key: by.data_key().clone(), members };
     let identity = Identity::adopt(data.path(), name, key, &admitted).expect("adopts");
     (data, identity)
 }

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::object::Sealed;
 use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::plan::addresses::{Addresses, Block};
@@ -116,6 +117,10 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         tasks: placed.iter().map(|((_, slot), on)| task(slot, on)).collect(),
         images,
         names: Names::default(),
+        networks: Arc::default(),
+        secrets: Arc::default(),
+        configs: Arc::default(),
+        sealed: Sealed::default(),
         routes: Routes { own: Block::derive(&[9; 32], &node(1), None), peers: BTreeMap::new() },
         agreement: Agreement { intent: [0; 32], plan: [0; 32], peers: BTreeMap::new() },
         conflicts: Vec::new(),

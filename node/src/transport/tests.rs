@@ -288,7 +288,13 @@ async fn garbage_and_silence_on_the_port_do_not_keep_members_out() {
     let listen = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
     let key = NodeKey::generate();
     let (_, leaf) = one.identity.issue(&key.signing_request().expect("request"), Role::Manager).expect("issues");
-    let admitted = Admitted { leaf, ca: one.identity.ca().clone(), authority: None, members: Vec::new() };
+    let admitted = Admitted {
+        leaf,
+        ca: one.identity.ca().clone(),
+        authority: None,
+        data_key: one.identity.data_key().clone(),
+        members: Vec::new(),
+    };
     let data = tempfile::tempdir().expect("tempdir");
     let identity = Arc::new(Identity::adopt(data.path(), "two", key, &admitted).expect("adopts"));
     let mut two = Node::start_on(identity, data, listen);

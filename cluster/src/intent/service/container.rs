@@ -13,6 +13,7 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use super::file::{self, FileMount};
 use crate::limits::{CONTAINER_OPTIONS_MAX, VOLUME_NAME_BYTES_MAX};
 
 /// What the container of a task gets beyond its image. The default is what it gets if nobody asks for anything.
@@ -29,6 +30,8 @@ pub struct ContainerOptions {
     pub open_stdin: bool,
     /// What is mounted into its root file system, in this order.
     pub mounts: Vec<Mount>,
+    /// Secrets and configs that it gets.
+    pub files: Vec<FileMount>,
     /// Further lines of its `/etc/hosts`.
     pub hosts: Vec<Host>,
     /// How it looks up names outside the shoal.
@@ -204,6 +207,7 @@ impl ContainerOptions {
             return Err(SpecError::Option { what, reason });
         }
         self.check_mounts()?;
+        file::check(&self.files)?;
         self.check_names()?;
         if let Some(ulimit) = self.ulimits.iter().find(|ulimit| !ulimit.is_ordered()) {
             let reason = format!("{} is not -1 or more with the soft limit at most the hard one", ulimit.name);
@@ -278,6 +282,7 @@ impl ContainerOptions {
             [&self.groups, &self.dns.search, &self.dns.options, &self.capabilities_added, &self.capabilities_dropped];
         lists.into_iter().map(|one| list(one)).sum::<usize>()
             + self.mounts.iter().map(mount).sum::<usize>()
+            + file::weight(&self.files)
             + self.hosts.iter().map(|host| list(&host.names) + 24).sum::<usize>()
             + self.dns.nameservers.len() * 24
             + self.ulimits.iter().map(|ulimit| ulimit.name.len() + 32).sum::<usize>()
@@ -301,7 +306,7 @@ impl Ulimit {
 }
 
 /// Tells whether it is an absolute path that stays where it begins.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.contains('\0') && !text.split('/').any(|part| matches!(part, "." | ".."))
 }
 

@@ -14,6 +14,7 @@ use shoal_cluster::intent::service::{
 use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
+use super::uses::{self, Known};
 use super::{NS_PER_MS, container as options, health, place, refuse, rolling};
 use crate::executor;
 
@@ -35,6 +36,14 @@ pub enum AcceptError {
         field: &'static str,
         /// Why.
         reason: String,
+    },
+    /// It uses something that is not there.
+    #[error("{what} {name} not found: create it first")]
+    Missing {
+        /// What it is.
+        what: &'static str,
+        /// Its name or id.
+        name: String,
     },
     /// The name is none.
     #[error("invalid service name: {0}")]
@@ -58,15 +67,24 @@ impl AcceptError {
     pub(in crate::api) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Unsupported { .. })
     }
+
+    /// Tells whether it uses something that is not there.
+    pub(in crate::api) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
 }
 
 /// Returns the spec as shoal has it. Its image is pinned only if the client has pinned it.
-pub(in crate::api) fn accept(spec: DockerSpec) -> Result<ServiceSpec, AcceptError> {
+pub(in crate::api) fn accept(known: &Known, spec: DockerSpec) -> Result<ServiceSpec, AcceptError> {
     refuse::service(&spec)?;
     let outline = accept_outline(&spec)?;
+    let mut template = spec.task_template.unwrap_or_default();
+    let networks = uses::networks(known, template.networks.take(), spec.networks)?;
+    let endpoint = uses::endpoint(spec.endpoint_spec)?;
     let (update, rollback) = (rolling::update(spec.update_config)?, rolling::rollback(spec.rollback_config)?);
-    let task = task(spec.task_template.unwrap_or_default())?;
-    let spec = ServiceSpec { labels: map("Labels", spec.labels)?, update, rollback, task, ..outline };
+    let task = task(known, template)?;
+    let labels = map("Labels", spec.labels)?;
+    let spec = ServiceSpec { labels, networks, endpoint, update, rollback, task, ..outline };
     spec.check()?;
     executor::check(&spec.task).map_err(AcceptError::Container)?;
     Ok(spec)
@@ -101,9 +119,9 @@ fn replicas(mode: Option<&ServiceSpecMode>) -> Result<u32, AcceptError> {
     })
 }
 
-fn task(spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
+fn task(known: &Known, spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
     let limits = spec.resources.and_then(|resources| resources.limits);
-    let container = container(spec.container_spec.unwrap_or_default(), spec.log_driver)?;
+    let container = container(known, spec.container_spec.unwrap_or_default(), spec.log_driver)?;
     Ok(TaskSpec {
         limits: limits.as_ref().map_or(Ok(Resources::default()), resources)?,
         restart: spec.restart_policy.as_ref().map_or(Ok(RestartPolicy::default()), restart)?,
@@ -112,8 +130,12 @@ fn task(spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
     })
 }
 
-fn container(mut spec: TaskSpecContainerSpec, log_driver: Option<TaskSpecLogDriver>) -> Result<TaskSpec, AcceptError> {
-    let container = options::options(&mut spec, log_driver)?;
+fn container(
+    known: &Known,
+    mut spec: TaskSpecContainerSpec,
+    log_driver: Option<TaskSpecLogDriver>,
+) -> Result<TaskSpec, AcceptError> {
+    let container = options::options(known, &mut spec, log_driver)?;
     let image = image(spec.image.as_deref().unwrap_or_default())?;
     let defaults = TaskSpec::new(image);
     let grace = spec.stop_grace_period.map(|ns| milliseconds("ContainerSpec.StopGracePeriod", ns)).transpose()?;

@@ -11,6 +11,7 @@ use shoal_cluster::intent::service::container::{ContainerOptions, Dns, Host, Log
 
 use super::accept::{AcceptError, map, texts};
 use super::mount;
+use super::uses::{self, Known};
 use crate::api::error::shown;
 
 /// The label of a container by which clients that know Docker's words only let set-uid programs raise privileges:
@@ -22,6 +23,7 @@ const LOG_DRIVER: &str = "json-file";
 
 /// Accepts the options of a container; what has a place of its own there is taken out of its labels.
 pub(super) fn options(
+    known: &Known,
     spec: &mut TaskSpecContainerSpec,
     log_driver: Option<LogDriver>,
 ) -> Result<ContainerOptions, AcceptError> {
@@ -35,6 +37,7 @@ pub(super) fn options(
         tty: spec.tty.unwrap_or_default(),
         open_stdin: spec.open_stdin.unwrap_or_default(),
         mounts: mounts.collect::<Result<_, _>>()?,
+        files: uses::files(known, spec)?,
         hosts: spec.hosts.iter().flatten().map(|line| host(line)).collect::<Result<_, _>>()?,
         dns: spec.dns_config.take().map_or(Ok(Dns::default()), dns)?,
         capabilities_added: texts("ContainerSpec.CapabilityAdd", spec.capability_add.take())?,
@@ -149,6 +152,7 @@ pub(super) fn show(options: &ContainerOptions, shown: &mut TaskSpecContainerSpec
     shown.mounts = (!mounts.is_empty()).then_some(mounts);
     shown.hosts = list(&hosts);
     shown.dns_config = show_dns(&options.dns);
+    uses::show_files(&options.files, shown);
     shown.capability_add = list(&options.capabilities_added);
     shown.capability_drop = list(&options.capabilities_dropped);
     shown.ulimits = (!ulimits.is_empty()).then_some(ulimits);

@@ -1,25 +1,21 @@
 //! Refuses what shoal does not have, by its name: nothing that an operator asked for is ignored silently.
 
 use bollard::models::{
-    EndpointSpec, ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec,
-    TaskSpecContainerSpecIsolationEnum as Isolation, TaskSpecContainerSpecPrivileges as Privileges,
-    TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmorMode,
+    ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum as Isolation,
+    TaskSpecContainerSpecPrivileges as Privileges, TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmorMode,
     TaskSpecContainerSpecPrivilegesCredentialSpec as CredentialSpec,
     TaskSpecContainerSpecPrivilegesSeLinuxContext as SeLinuxContext,
     TaskSpecContainerSpecPrivilegesSeccompModeEnum as SeccompMode, TaskSpecResources,
 };
 
 use super::accept::AcceptError;
-use crate::api::networks::is_built_in;
 
 /// One thing that shoal does not have: whether the spec asks for it, what people call it, and its field.
 type Check = (bool, &'static str, &'static str);
 
 /// Refuses a spec that asks for something that shoal does not have.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), AcceptError> {
-    check(&[(!networks_built_in(spec.networks.as_deref()), "other networks than the built-in one", "Networks")])?;
     spec.mode.as_ref().map_or(Ok(()), mode)?;
-    spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)?;
     spec.task_template.as_ref().map_or(Ok(()), task)
 }
 
@@ -37,19 +33,12 @@ pub(super) fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
     ])
 }
 
-/// Docker's client always asks for a virtual address; names answer with the tasks' addresses instead, and specs that
-/// are shown say so.
-fn endpoint(endpoint: &EndpointSpec) -> Result<(), AcceptError> {
-    check(&[(some(&endpoint.ports), "--publish", "EndpointSpec.Ports")])
-}
-
 fn task(task: &TaskSpec) -> Result<(), AcceptError> {
     let runtime = task.runtime.as_deref().unwrap_or_default();
     check(&[
         (task.plugin_spec.is_some(), "plugins as services", "TaskTemplate.PluginSpec"),
         (task.network_attachment_spec.is_some(), "network attachments", "TaskTemplate.NetworkAttachmentSpec"),
         (!matches!(runtime, "" | "container"), "other runtimes than containers", "TaskTemplate.Runtime"),
-        (!networks_built_in(task.networks.as_deref()), "other networks than the built-in one", "TaskTemplate.Networks"),
         (
             task.restart_policy.as_ref().is_some_and(|policy| number(policy.window)),
             "--restart-window",
@@ -72,8 +61,6 @@ fn resources(resources: &TaskSpecResources) -> Result<(), AcceptError> {
 fn container(container: &TaskSpecContainerSpec) -> Result<(), AcceptError> {
     let isolated = matches!(container.isolation, Some(Isolation::PROCESS | Isolation::HYPERV));
     check(&[
-        (some(&container.secrets), "--secret", "ContainerSpec.Secrets"),
-        (some(&container.configs), "--config", "ContainerSpec.Configs"),
         (number(container.oom_score_adj), "--oom-score-adj", "ContainerSpec.OomScoreAdj"),
         (isolated, "--isolation", "ContainerSpec.Isolation"),
     ])?;
@@ -92,13 +79,6 @@ fn privileges(privileges: &Privileges) -> Result<(), AcceptError> {
         (credentials != CredentialSpec::default(), "--credential-spec", "Privileges.CredentialSpec"),
         (context != SeLinuxContext::default(), "SELinux", "Privileges.SELinuxContext"),
     ])
-}
-
-fn networks_built_in(networks: Option<&[bollard::models::NetworkAttachmentConfig]>) -> bool {
-    networks.unwrap_or_default().iter().all(|network| {
-        let plain = !some(&network.aliases) && network.driver_opts.as_ref().is_none_or(|options| options.is_empty());
-        plain && network.target.as_deref().is_some_and(is_built_in)
-    })
 }
 
 pub(super) fn some<T>(list: &Option<Vec<T>>) -> bool {

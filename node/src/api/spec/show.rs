@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    EndpointSpec, EndpointSpecModeEnum, Limit, ServiceSpec as DockerSpec, ServiceSpecMode, ServiceSpecModeReplicated,
-    TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
+    Limit, ServiceSpec as DockerSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpec as DockerTaskSpec,
+    TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
     TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use shoal_cluster::intent::service::{
     ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
 };
 
-use super::{NS_PER_MS, container as options, health, place, rolling};
+use super::{NS_PER_MS, container as options, health, place, rolling, uses};
 
 /// Returns the spec as Docker has it.
 pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
@@ -22,7 +22,7 @@ pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
         mode: Some(mode(spec)),
         update_config: Some(rolling::show_update(&spec.update)),
         rollback_config: Some(rolling::show_rollback(&spec.rollback)),
-        endpoint_spec: Some(EndpointSpec { mode: Some(EndpointSpecModeEnum::DNSRR), ports: None }),
+        endpoint_spec: Some(uses::show_endpoint(&spec.endpoint)),
         ..DockerSpec::default()
     }
 }
@@ -45,6 +45,7 @@ fn show_template(spec: &ServiceSpec) -> DockerTaskSpec {
 /// Returns what those tasks of a service are made from that run another of its revisions.
 pub(in crate::api) fn show_template_of(spec: &ServiceSpec, task: &TaskSpec) -> DockerTaskSpec {
     let mut template = show_task(task);
+    template.networks = uses::show_networks(&spec.networks);
     template.placement = Some(place::show_placement(&spec.placement));
     template.resources.get_or_insert_default().reservations = place::show_reserved(&spec.reserved);
     template

@@ -8,16 +8,22 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use shoal_cluster::crdt::Actor;
+use shoal_cluster::intent::Intent;
 use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::name::Name;
+use shoal_cluster::intent::object::{DataKind, DataSpec, NetworkSpec, Object, ObjectName};
 use shoal_cluster::intent::service::container::{ContainerOptions, Dns, Host, Log, Mount, MountSource, Ulimit};
+use shoal_cluster::intent::service::file::FileMount;
 use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
+use shoal_cluster::intent::service::network::{Attachment, Endpoint, EndpointMode, Port, Protocol, PublishMode};
 use shoal_cluster::intent::service::{
     ImageRef, Mode, PlacementSpec, Reserved, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
 };
 use shoal_cluster::limits::REPLICAS_MAX;
+use shoal_cluster::{NodeId, ObjectId};
 
-use super::{AcceptError, accept, show};
+use super::{AcceptError, Known, accept, show};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -44,7 +50,7 @@ fn from_docker() -> Value {
 }
 
 fn accepted(spec: Value) -> Result<ServiceSpec, AcceptError> {
-    accept(serde_json::from_value(spec).unwrap())
+    accept(&Known::default(), serde_json::from_value(spec).unwrap())
 }
 
 /// Returns Docker's spec with one value set, `path` being a JSON pointer whose parents are made.
@@ -71,8 +77,7 @@ fn what_dockers_client_sends_for_options_that_were_not_given_is_accepted() {
 fn what_shoal_does_not_have_is_refused_by_its_name() {
     let container = "TaskTemplate/ContainerSpec";
     for (path, value, option) in [
-        (format!("{container}/Secrets"), json!([{ "SecretID": "a" }]), "--secret"),
-        (format!("{container}/Configs"), json!([{ "ConfigID": "a" }]), "--config"),
+        (format!("{container}/Configs"), json!([{ "Runtime": {} }]), "only plugins read"),
         (format!("{container}/OomScoreAdj"), json!(5), "--oom-score-adj"),
         (format!("{container}/Privileges"), json!({ "Seccomp": { "Mode": "custom" } }), "seccomp"),
         (format!("{container}/Privileges"), json!({ "AppArmor": { "Mode": "default" } }), "AppArmor"),
@@ -92,8 +97,7 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
             json!({ "Name": "json-file", "Options": { "tag": "x" } }),
             "--log-opt besides",
         ),
-        ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "other" }]), "networks"),
-        ("EndpointSpec/Ports".to_owned(), json!([{ "TargetPort": 80 }]), "--publish"),
+        ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "a", "DriverOpts": { "a": "b" } }]), "driver-opt"),
     ] {
         let error = accepted(with(&path, value)).unwrap_err();
         assert!(error.is_unsupported(), "{path}: {error}");
@@ -134,7 +138,7 @@ fn set_uid_programs_raise_privileges_only_where_a_label_says_so() {
     let asked = accepted(with(&format!("{container}/Labels"), labels)).unwrap();
     assert!(asked.task.container.new_privileges);
     assert_eq!(asked.task.labels.len(), 1, "what has a place of its own is no label");
-    assert_eq!(accept(show(&asked)).unwrap(), asked);
+    assert_eq!(accept(&Known::default(), show(&asked)).unwrap(), asked);
     let wrong = accepted(with(&format!("{container}/Labels"), json!({ "shoal.new-privileges": "yes" })));
     assert!(wrong.unwrap_err().to_string().contains("neither true nor false"));
 }
@@ -157,7 +161,7 @@ fn log_sizes_are_dockers_and_the_driver_may_be_named_alone() {
 fn placement_is_accepted_and_wrong_constraints_say_what_to_write() {
     let spec = accepted(with("Mode", json!({ "Global": {} }))).unwrap();
     assert_eq!(spec.mode, Mode::Global);
-    assert_eq!(accept(show(&spec)).unwrap(), spec);
+    assert_eq!(accept(&Known::default(), show(&spec)).unwrap(), spec);
     let wrong = with("TaskTemplate/Placement/Constraints", json!(["node.labels.disk=ssd"]));
     let error = accepted(wrong).unwrap_err();
     assert!(!error.is_unsupported() && error.to_string().contains("write an attribute, == or !="), "{error}");
@@ -214,8 +218,44 @@ fn impossible_values_are_refused_with_their_field() {
 }
 
 #[test]
-fn the_built_in_network_may_be_named() {
+fn what_a_service_uses_must_be_there() {
     assert!(accepted(with("TaskTemplate/Networks", json!([{ "Target": "shoal" }]))).is_ok());
+    let container = "TaskTemplate/ContainerSpec";
+    for (path, value, text) in [
+        ("TaskTemplate/Networks".to_owned(), json!([{ "Target": "other" }]), "network other not found"),
+        ("Networks".to_owned(), json!([{ "Target": "other" }]), "network other not found"),
+        (format!("{container}/Secrets"), json!([{ "SecretID": "a", "SecretName": "key" }]), "secret key not found"),
+        (format!("{container}/Configs"), json!([{ "ConfigID": "a" }]), "config a not found"),
+    ] {
+        let error = accepted(with(&path, value)).unwrap_err();
+        assert!(error.is_missing() && error.to_string().starts_with(text), "{path}: {error}");
+    }
+}
+
+#[test]
+fn what_a_service_uses_is_named_by_id_or_name_and_checked() {
+    let known = known();
+    let accepted = |path: &str, value: Value| accept(&known, serde_json::from_value(with(path, value)).unwrap());
+    let (secret, network) = (known_id(1).to_string(), known_id(3).to_string());
+    for target in ["back", &network] {
+        let spec = accepted("TaskTemplate/Networks", json!([{ "Target": target, "Aliases": ["db"] }])).unwrap();
+        let aliases = vec![Name::new("db").unwrap()];
+        assert_eq!(spec.networks, [Attachment { network: ObjectName::new("back").unwrap(), aliases }]);
+    }
+    for reference in [json!([{ "SecretID": secret, "SecretName": "x" }]), json!([{ "SecretName": "key" }])] {
+        let spec = accepted("TaskTemplate/ContainerSpec/Secrets", reference).unwrap();
+        let [file] = spec.task.container.files.as_slice() else { panic!("one file") };
+        assert_eq!((file.path().as_str(), file.uid, file.mode), ("/run/secrets/key", 0, 0o444));
+    }
+    for (path, value, part) in [
+        ("TaskTemplate/Networks", json!([{ "Target": "back", "Aliases": ["a.b"] }]), "not a valid name"),
+        ("TaskTemplate/ContainerSpec/Secrets", json!([{ "SecretName": "key", "File": { "UID": "web" } }]), "a number"),
+        ("EndpointSpec/Ports", json!([{ "TargetPort": 80_000 }]), "0 to 65535"),
+        ("EndpointSpec/Ports", json!([{ "TargetPort": 0 }]), "number 0"),
+    ] {
+        let error = accepted(path, value).unwrap_err().to_string();
+        assert!(error.contains(part), "{path}: {error}");
+    }
 }
 
 #[test]
@@ -320,13 +360,18 @@ prop_compose! {
         (capabilities_added, capabilities_dropped) in (capabilities(), capabilities()),
         ulimits in vec(ulimit(), 0..2),
         sysctls in btree_map("net\\.[a-z]{1,8}", "[0-9]{1,4}", 0..3),
+        files in vec(file(), 0..3),
         log in option::of((option::of(4_096..1_000_000_u64), option::of(1..=100_u32))),
     ) -> ContainerOptions {
         let (nameservers, search, options) = dns;
         // No two mounts have one target.
         let mounts = mounts.into_iter().map(|(top, mount)| Mount { target: format!("/{top}{}", mount.target), ..mount });
+        // The secrets come first, as Docker has two lists.
+        let mut files: Vec<FileMount> = files;
+        files.sort_by_key(|file| file.kind);
         ContainerOptions {
             groups, init, tty, open_stdin, new_privileges, unfiltered, mounts: mounts.collect(),
+            files: files.into_iter().enumerate().map(|(n, file)| FileMount { target: format!("{n}"), ..file }).collect(),
             hosts: hosts.into_iter().map(|(address, names)| Host { address, names }).collect(),
             dns: Dns { nameservers, search, options },
             capabilities_added, capabilities_dropped, ulimits, sysctls,
@@ -353,6 +398,66 @@ prop_compose! {
     }
 }
 
+fn known_id(number: u8) -> ObjectId {
+    ObjectId([number; 16])
+}
+
+/// Objects that specs may use: a secret, a config and a network.
+fn known() -> Known {
+    let mut intent = Intent::new(Actor { node: NodeId([1; 32]), epoch: 1 });
+    fn object<T>(number: u8, name: &str, spec: T) -> Object<T> {
+        let (name, author) = (ObjectName::new(name).unwrap(), NodeId([1; 32]));
+        let labels = BTreeMap::new();
+        Object { id: known_id(number), name, version: 1, created_ms: 1, updated_ms: 1, author, labels, spec }
+    }
+    intent.write_data(1, DataKind::Secret, &object(1, "key", DataSpec { bytes: 1 }));
+    intent.write_data(1, DataKind::Config, &object(2, "conf", DataSpec { bytes: 1 }));
+    intent.write_network(1, &object(3, "back", NetworkSpec::default()));
+    Known::new(intent.networks(), intent.data(DataKind::Secret), intent.data(DataKind::Config))
+}
+
+prop_compose! {
+    fn file()(
+        secret in any::<bool>(),
+        (uid, gid, mode) in (any::<u32>(), any::<u32>(), 0..=0o7777_u32),
+    ) -> FileMount {
+        let (kind, number, name) = if secret { (DataKind::Secret, 1, "key") } else { (DataKind::Config, 2, "conf") };
+        let name = ObjectName::new(name).unwrap();
+        FileMount { kind, id: known_id(number), name, target: String::new(), uid, gid, mode }
+    }
+}
+
+prop_compose! {
+    fn port()(
+        name in "[a-z]{0,5}",
+        protocol in prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)],
+        target in 1..=u16::MAX,
+        ingress in any::<bool>(),
+    ) -> Port {
+        let mode = if ingress { PublishMode::Ingress } else { PublishMode::Host };
+        Port { name, protocol, target, published: 0, mode }
+    }
+}
+
+prop_compose! {
+    fn uses()(
+        aliases in vec("[a-z]{1,5}", 0..3),
+        (built_in, back, round_robin) in any::<(bool, bool, bool)>(),
+        ports in vec(port(), 0..3),
+        first in 1_000..60_000_u16,
+    ) -> (Vec<Attachment>, Endpoint) {
+        let mut aliases: Vec<Name> = aliases.iter().map(|alias| Name::new(alias).unwrap()).collect();
+        aliases.dedup();
+        let on = |name: &str, aliases| Attachment { network: ObjectName::new(name).unwrap(), aliases };
+        let networks = [back.then(|| on("back", aliases)), built_in.then(|| on("shoal", Vec::new()))];
+        // No two ports are one outside.
+        let published = ports.into_iter().zip(first..).map(|(port, published)| Port { published, ..port });
+        let ports = published.filter(|port| !round_robin || port.mode == PublishMode::Host).collect();
+        let mode = if round_robin { EndpointMode::DnsRr } else { EndpointMode::Vip };
+        (networks.into_iter().flatten().collect(), Endpoint { mode, ports })
+    }
+}
+
 fn placement() -> impl Strategy<Value = PlacementSpec> {
     (any::<bool>(), any::<bool>(), 0..4_u32, any::<bool>()).prop_map(|(constrained, spread, most, platform)| {
         let constraint = Constraint::parse("node.labels.disk != ssd").unwrap();
@@ -375,13 +480,15 @@ proptest! {
         task in task(),
         reserved in (0..9_u64, 0..9_u64).prop_map(|(nano_cpus, memory_bytes)| Reserved { nano_cpus, memory_bytes }),
         placement in placement(),
+        (networks, endpoint) in uses(),
     ) {
         let mut spec = ServiceSpec::new(Name::new(&name).unwrap(), replicas, task);
         spec.labels = labels;
         spec.reserved = reserved;
         spec.placement = placement;
+        (spec.networks, spec.endpoint) = (networks, endpoint);
         let json = serde_json::to_string(&show(&spec)).unwrap();
-        let back = accept(serde_json::from_str(&json).unwrap()).unwrap();
+        let back = accept(&known(), serde_json::from_str(&json).unwrap()).unwrap();
         prop_assert_eq!(back.name.as_str(), name);
         prop_assert_eq!(back, spec);
     }
@@ -396,6 +503,6 @@ proptest! {
             ..Default::default()
         };
         let task_template = Some(DockerTaskSpec { container_spec: Some(container), ..Default::default() });
-        let _ = accept(DockerSpec { name: Some("web".to_owned()), task_template, ..Default::default() });
+        let _ = accept(&Known::default(), DockerSpec { name: Some("web".to_owned()), task_template, ..Default::default() });
     }
 }

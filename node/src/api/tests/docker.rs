@@ -105,6 +105,72 @@ async fn dockers_client_shows_the_shoal() {
     .await;
 }
 
+#[tokio::test]
+async fn dockers_client_makes_uses_and_removes_networks_secrets_and_configs() {
+    if !is_installed() {
+        return;
+    }
+    served(async |docker| {
+        let file = docker.directory.path().join("bytes");
+        std::fs::write(&file, "the bytes").unwrap();
+        let file = file.display();
+        let network = docker.out("network create -d overlay --attachable --label a=b back").await;
+        assert!(docker.out("network ls --filter label=a=b -q").await.len() > 5);
+        assert!(docker.out("network inspect back").await.contains(network.trim()));
+        docker.out(&format!("secret create --label a=b key {file}")).await;
+        docker.out(&format!("config create conf {file}")).await;
+        assert!(docker.out("secret ls --filter name=k").await.contains("key"));
+        assert!(docker.out("secret inspect --pretty key").await.contains("key"));
+        assert!(!docker.out("secret inspect key").await.contains("Data"));
+        assert!(docker.out("config inspect --pretty conf").await.contains("the bytes"));
+
+        docker.out(
+            "service create -d --name new --network name=back,alias=db --secret source=key,target=/k,uid=7,mode=0400 \
+             --config conf --publish 8080:80/udp --publish mode=host,target=81 --endpoint-mode vip far:1",
+        ).await;
+        let shown = docker.out("service inspect new").await;
+        for part in [network.trim(), "\"db\"", "\"Name\": \"/k\"", "\"Mode\": 256", "8080", "\"host\"", "vip"] {
+            assert!(shown.contains(part), "{part}");
+        }
+        assert!(docker.out("service inspect --pretty new").await.contains("back"));
+        // What the client was shown it sends back, with one thing changed.
+        docker.out("network create -d overlay front").await;
+        docker
+            .out("service update -d --network-add front --secret-rm key --config-rm conf --publish-rm 80/udp new")
+            .await;
+        let shown = docker.out("service inspect new").await;
+        assert!(shown.contains(network.trim()) && !shown.contains("8080") && !shown.contains("conf"), "{shown}");
+        docker.out("service update -d --network-rm back new").await;
+        assert!(!docker.out("service inspect new").await.contains(network.trim()));
+        docker.out("secret rm key").await;
+        docker.out("config rm conf").await;
+        docker.out("network rm back").await;
+        docker.out("service rm new").await;
+        assert!(docker.out("network prune -f").await.contains("front"));
+
+        for (line, part) in [
+            ("network create -d macvlan x", "network drivers besides overlay"),
+            ("network create -d overlay --subnet 10.1.0.0/16 x", "subnets of one's own"),
+            ("network create -d overlay -o a=b x", "--opt besides encrypted"),
+            ("network create -d overlay a/b", "not a valid name"),
+            ("network rm shoal", "pre-defined"),
+            ("network rm nowhere", "not found"),
+            ("secret create -d nfs x", "drivers of secrets"),
+            (&format!("config create --template-driver golang x {file}"), "templates in configs"),
+            (&format!("secret create a/b {file}"), "not a valid name"),
+            ("secret create empty /dev/null", "data is empty"),
+            ("secret rm nowhere", "not found"),
+        ] {
+            let error = docker.error(line).await;
+            assert!(error.contains(part), "{line}: {error}");
+        }
+        let large = docker.directory.path().join("large");
+        std::fs::write(&large, vec![7; 500 * 1024 + 1]).unwrap();
+        assert!(docker.error(&format!("secret create x {}", large.display())).await.contains("512001 bytes"));
+    })
+    .await;
+}
+
 /// What the client sends is kept whole, and what it sends back after an inspection is the same.
 #[tokio::test]
 async fn dockers_client_sets_and_changes_all_options_of_a_container() {
@@ -223,7 +289,8 @@ async fn dockers_client_runs_a_services_life() {
             ("service create -d --name x --cap-add FLY far:1", "FLY"),
             ("service create -d --name x --sysctl kernel.panic=1 far:1", "kernel.panic"),
             ("service create -d --name x --log-driver syslog far:1", "json-file"),
-            ("service create -d --name x --publish 80:80 far:1", "--publish"),
+            ("service create -d --name x --network nowhere far:1", "network nowhere not found"),
+            ("service create -d --name x --secret nowhere far:1", "secret not found: nowhere"),
             ("service create -d --name x --replicas 200000 far:1", "200000 replicas"),
             ("service rollback web", "does not have a previous spec"),
             ("pause web.1", "containers besides those of services"),

@@ -5,13 +5,17 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::identity::DataKey;
 use futures::future::BoxFuture;
+use shoal_cluster::NewObject;
 use shoal_cluster::clock::Stamp;
 use shoal_cluster::crdt::{Actor, Dot};
+use shoal_cluster::intent::Intent;
 use shoal_cluster::intent::conflict::{Conflict, Rival};
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::NodeIntent;
+use shoal_cluster::intent::object::{DataKind, DataSpec, Object, Sealed};
 use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::plan::addresses::{Addresses, Block};
@@ -119,16 +123,17 @@ impl Sources for Far {
 }
 
 async fn carry_out(publish: watch::Sender<Arc<Views>>, mut requests: mpsc::Receiver<Request>) {
+    let mut intent = Intent::new(Actor { node: node(1), epoch: 1 });
     while let Some(Request { command, answer }) = requests.recv().await {
         let mut views = Views::clone(&publish.borrow());
-        let result = apply(&mut views, command);
+        let result = apply(&mut views, &mut intent, command);
         publish.send_replace(Arc::new(views));
         let applied = |receipt| Applied { receipt, copies: 0, others_up: 0, others: 1 };
         let _ = answer.send(result.map(applied).map_err(ApplyError::from));
     }
 }
 
-fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
+fn apply(views: &mut Views, intent: &mut Intent, command: Command) -> Result<Receipt, CommandError> {
     match command {
         Command::CreateService(spec) => {
             if views.services.iter().any(|service| service.spec.name == spec.name) {
@@ -192,7 +197,49 @@ fn apply(views: &mut Views, command: Command) -> Result<Receipt, CommandError> {
             views.services.retain(|service| service.id != id);
             Ok(Receipt::Done)
         }
+        Command::CreateNetwork { .. }
+        | Command::RemoveNetwork(_)
+        | Command::CreateData { .. }
+        | Command::LabelData { .. }
+        | Command::RemoveData { .. } => {
+            write_object(intent, command);
+            views.networks = intent.networks().clone();
+            views.secrets = intent.data(DataKind::Secret).clone();
+            views.configs = intent.data(DataKind::Config).clone();
+            views.sealed = intent.sealed().clone();
+            Ok(Receipt::Done)
+        }
         Command::Leave => Ok(Receipt::Done),
+    }
+}
+
+/// Writes what the core would, had it found nothing against it.
+fn write_object(intent: &mut Intent, command: Command) {
+    fn object<T>(NewObject { id, name, labels }: NewObject, spec: T) -> Object<T> {
+        let author = node(1);
+        Object { id, name, version: 1, created_ms: NOW_MS, updated_ms: NOW_MS, author, labels, spec }
+    }
+    match command {
+        Command::CreateNetwork { new, spec } => {
+            intent.write_network(NOW_MS, &object(new, spec));
+        }
+        Command::RemoveNetwork(id) => {
+            let found = intent.networks().values().find(|network| network.id == id).map(|network| network.name.clone());
+            intent.remove_network(NOW_MS, &found.unwrap());
+        }
+        Command::CreateData { kind, new, bytes, sealed } => {
+            intent.write_parts(NOW_MS, new.id, &sealed);
+            intent.write_data(NOW_MS, kind, &object(new, DataSpec { bytes }));
+        }
+        Command::LabelData { kind, id, version, labels } => {
+            let present = intent.data(kind).values().find(|data| data.id == id).unwrap().clone();
+            intent.write_data(NOW_MS, kind, &Object { version: version + 1, labels, ..present });
+        }
+        Command::RemoveData { kind, id } => {
+            let found = intent.data(kind).values().find(|data| data.id == id).map(|data| data.name.clone());
+            intent.remove_data(NOW_MS, kind, &found.unwrap());
+        }
+        other => panic!("no object is written by {other:?}"),
     }
 }
 
@@ -208,6 +255,7 @@ fn about() -> About {
         dns: vec!["127.0.0.1:7953".to_owned()],
         started_ms: NOW_MS,
         tokens: Tokens { manager: Some("SHOAL-1-secret".to_owned()), worker: None },
+        data_key: DataKey::generate(),
         traffic: Box::new(|| Traffic { sent_bytes: 1, received_bytes: 2 }),
     }
 }
@@ -315,6 +363,10 @@ pub(crate) fn views() -> Views {
         ],
         images: BTreeMap::from([(format!("far:1@{FAR_DIGEST}"), BTreeSet::from([node(2)]))]),
         names: Names::default(),
+        networks: Arc::default(),
+        secrets: Arc::default(),
+        configs: Arc::default(),
+        sealed: Sealed::default(),
         agreement: Agreement { intent: [1; 32], plan: [1; 32], peers: BTreeMap::from([(node(2), peer)]) },
         conflicts: vec![conflict()],
     }

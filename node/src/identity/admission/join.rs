@@ -22,7 +22,7 @@ use super::{
     ANSWER_BYTES_MAX, Admitted, Answer, Grant, ReadError, Refusal, Request, STEP_TIMEOUT, read_value, write_value,
 };
 use crate::identity::{
-    ADMIT_ALPN, Authority, IdentityError, NodeKey, Secret, Secrets, Token, authority, fingerprint, node_id_of,
+    ADMIT_ALPN, Authority, DataKey, IdentityError, NodeKey, Secret, Secrets, Token, authority, fingerprint, node_id_of,
     provider, server_name, short, tls,
 };
 
@@ -198,7 +198,8 @@ fn accept(grant: Grant, token: &Token, key: &NodeKey) -> Result<Admitted, &'stat
         ca_key,
         secrets: Secrets { manager: Secret::from(manager), worker: Secret::from(worker) },
     });
-    Ok(Admitted { leaf, ca, authority, members: grant.members })
+    let data_key = DataKey::from_bytes(grant.data_key);
+    Ok(Admitted { leaf, ca, authority, data_key, members: grant.members })
 }
 
 /// Connects to the first address of the seed that answers, by TLS.

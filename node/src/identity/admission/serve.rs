@@ -117,7 +117,14 @@ fn judge(identity: &Identity, desk: &dyn Desk, request: &Request, address: Socke
         crate::identity::Role::Worker => None,
     };
     let authority = authority.map(|a| (a.ca_key, a.secrets.manager.bytes(), a.secrets.worker.bytes()));
-    Ok(Grant { leaf: leaf.to_vec(), ca: identity.ca().to_vec(), authority, members: members_of(desk), wall_ms })
+    Ok(Grant {
+        leaf: leaf.to_vec(),
+        ca: identity.ca().to_vec(),
+        authority,
+        data_key: *identity.data_key().bytes(),
+        members: members_of(desk),
+        wall_ms,
+    })
 }
 
 fn members_of(desk: &dyn Desk) -> Vec<(NodeId, Vec<SocketAddr>)> {
