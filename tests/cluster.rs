@@ -9,6 +9,7 @@ mod bad_days;
 mod bad_input;
 mod lone_days;
 mod options;
+mod stacks;
 mod support;
 mod tasks;
 
@@ -89,6 +90,7 @@ const IN_LAB: &[(&str, InLab)] = &[
         "dockers_client_manages_the_volumes_of_the_node_it_asks",
         options::dockers_client_manages_the_volumes_of_the_node_it_asks,
     ),
+    ("dockers_client_deploys_a_stack_and_removes_it", stacks::dockers_client_deploys_a_stack_and_removes_it),
     (
         "what_two_halves_wrote_is_shown_until_someone_writes_again",
         bad_days::what_two_halves_wrote_is_shown_until_someone_writes_again,

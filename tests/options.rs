@@ -2,29 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::support::{Lab, Node, dns, skip, text, tools, until};
+use crate::support::{Lab, Node, dns, docker, has_docker, skip, text, tools, until};
 
 /// The image of tools, without a command of its own.
 const TOOLS: &str = "tools:1";
 /// The same with a health check, which looks for a file.
 const CHECKED: &str = "checked:1";
-
-/// Runs Docker's client against a node.
-fn docker(node: &Node, arguments: &[&str]) -> Result<String> {
-    let socket = format!("unix://{}", node.socket().display());
-    let output = Command::new("docker").args(["-H", &socket]).args(arguments).output()?;
-    ensure!(output.status.success(), "docker {arguments:?}: {}", text(&output));
-    Ok(text(&output))
-}
-
-fn has_docker() -> bool {
-    Command::new("docker").arg("--version").output().is_ok()
-}
 
 /// A directory that containers of all nodes can mount, with the images loaded on the first node.
 fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {

@@ -35,6 +35,19 @@ pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// Runs Docker's client against a node.
+pub(crate) fn docker(node: &Node, arguments: &[&str]) -> Result<String> {
+    let socket = format!("unix://{}", node.socket().display());
+    let output = Command::new("docker").args(["-H", &socket]).args(arguments).output()?;
+    ensure!(output.status.success(), "docker {arguments:?}: {}", text(&output));
+    Ok(text(&output))
+}
+
+/// Tells whether Docker's client is installed.
+pub(crate) fn has_docker() -> bool {
+    Command::new("docker").arg("--version").output().is_ok()
+}
+
 /// Waits until `look` succeeds, and returns what it found.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;

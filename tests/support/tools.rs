@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// What containers need to say what they see.
-const TOOLS: [&str; 6] = ["sh", "cat", "sleep", "id", "touch", "dd"];
+const TOOLS: [&str; 7] = ["sh", "cat", "sleep", "id", "touch", "dd", "getent"];
 
 /// Writes an archive as `docker save` does, of the image `name` with `config` as its configuration.
 pub(crate) fn archive(directory: &Path, name: &str, config: &Value) -> Result<PathBuf> {

@@ -62,6 +62,13 @@ impl Wanted {
             .values("service")
             .map(|text| Ok(lookup::service(views, text)?.id))
             .collect::<Result<_, ApiError>>()?;
+        // Labels are those of the service, as in Swarm: by them the tasks of a stack are found.
+        let labelled = |service: &&Service| {
+            let labels = service.spec.labels.clone().into_iter().collect();
+            filters.labels("label", in_map(&labels)) && (services.is_empty() || services.contains(&service.id))
+        };
+        let chosen = filters.values("label").next().is_some() || !services.is_empty();
+        let services = views.services.iter().filter(labelled).map(|service| service.id).collect();
         let nodes: BTreeSet<_> = filters
             .values("node")
             .map(|text| Ok(lookup::node(views, own, text)?.id))
@@ -70,7 +77,7 @@ impl Wanted {
             return Err(ApiError::BadRequest(format!("invalid filter 'desired-state={}'", shown(state))));
         }
         Ok(Self {
-            services: (!services.is_empty()).then_some(services),
+            services: chosen.then_some(services),
             nodes: (!nodes.is_empty()).then_some(nodes),
             up_to_date: filters.flag("_up-to-date")?,
             filters,
@@ -99,7 +106,6 @@ impl Wanted {
             && self.filters.any("name", |prefix| name.starts_with(prefix))
             && self.filters.any("desired-state", |state| state == desired)
             && self.filters.any("runtime", |runtime| runtime == "container")
-            && self.filters.labels("label", in_map(task.labels.as_ref().unwrap_or(&Default::default())))
     }
 }
 
