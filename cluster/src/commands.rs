@@ -30,6 +30,10 @@ impl Cluster {
             Command::CreateData { kind, new, bytes, sealed } => self.create_data(kind, new, bytes, &sealed),
             Command::LabelData { kind, id, version, labels } => self.label_data(kind, &id, version, labels),
             Command::RemoveData { kind, id } => self.remove_data(kind, &id),
+            Command::HandOver => {
+                self.membership.hand_over(self.now.mono);
+                Ok(Receipt::Done)
+            }
             Command::Leave => {
                 self.membership.leave(self.now.mono);
                 Ok(Receipt::Done)

@@ -261,8 +261,16 @@ impl Membership {
         }
     }
 
+    /// Tells the others that this node will leave soon.
+    pub fn hand_over(&mut self, now: Instant) {
+        self.own.meta.leaving = true;
+        self.own.incarnation = self.own.incarnation.saturating_add(1);
+        self.tell_own(now);
+    }
+
     /// Says goodbye to several members; they tell the others. Nothing is probed afterwards.
     pub fn leave(&mut self, now: Instant) {
+        self.own.meta.leaving = true;
         self.own.state = MemberState::Left;
         self.tell_own(now);
         let targets = self.up.choose(&mut self.random, LEAVE_FANOUT, None);

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shoal_cluster::reports::task::TaskState;
@@ -283,4 +284,35 @@ fn a_node_that_says_goodbye_is_known_to_have_left() {
         let member = world.views(0).member(&node_id(2)).unwrap().clone();
         !member.state.is_up()
     });
+}
+
+#[test]
+fn a_node_that_hands_over_stops_a_task_only_when_another_node_runs_its_slot() {
+    let mut world = World::new(3);
+    world.run(Duration::from_secs(5));
+    world.apply(0, Command::CreateService(spec("web", 6))).unwrap();
+    world.run_until("all run", |world| slots_running(world, 0) == 6);
+    world.apply(2, Command::HandOver).unwrap();
+    let leaving = node_id(2);
+    world.run_until("nothing runs on the node that leaves", |world| {
+        assert!(slots_running(world, 0) >= 6, "a slot was without a task");
+        let tasks = &world.views(2).tasks;
+        tasks.iter().all(|task| task.node != leaving || task.report.state.is_final())
+    });
+    world.apply(2, Command::Leave).unwrap();
+    world.run_until("six run on the others", |world| slots_running(world, 0) == 6);
+    // Back again it takes its part.
+    world.crash(2);
+    world.start(2);
+    world.run_until("it runs some", |world| {
+        let tasks = &world.views(0).tasks;
+        tasks.iter().any(|task| task.node == leaving && task.report.state == TaskState::Running)
+    });
+}
+
+/// How many slots of all services run somewhere, as a node sees it.
+fn slots_running(world: &mut World, node: usize) -> usize {
+    let running =
+        world.views(node).tasks.iter().filter(|task| task.reachable && task.report.state == TaskState::Running);
+    running.map(|task| (task.report.service, task.report.slot)).collect::<BTreeSet<_>>().len()
 }

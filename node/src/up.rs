@@ -4,22 +4,23 @@
 //! told before the tasks are stopped.
 
 mod desk;
+mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::limits::ENGINE_LABELS_BYTES_MAX;
 use shoal_cluster::membership::member::{Contacts, NodeMeta, Role};
-use shoal_cluster::{Cluster, Command, Config, Views};
+use shoal_cluster::{Cluster, Config, Views};
 use shoal_dns::{DnsConfig, DnsServer, Upstreams};
 use shoal_overlay::{Overlay, OverlayConfig};
 use shoal_runtime::container::{Runtime, ShimCommand};
 use shoal_runtime::image::ImageStore;
 use shoal_runtime::image::registry::Registries;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,9 +43,6 @@ use crate::{host, telemetry};
 
 /// Commands of operators that may wait for the driver.
 const COMMANDS_WAITING_MAX: usize = 256;
-/// How long the goodbye has to reach the others before the tasks are stopped.
-const GOODBYE: Duration = Duration::from_millis(300);
-
 /// Runs a node until it is told to stop, or until it cannot go on.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     telemetry::start(args.log_format, &args.log)?;
@@ -65,7 +63,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     announce(&args, &identity, &node);
     let ended = node.wait().await;
     stopping.notify_one();
-    node.stop().await;
+    stop::stop(&node.handle, &node.host).await;
     // A panic in an answer was logged where it happened.
     let _ = serving.await;
     ended
@@ -100,7 +98,7 @@ async fn identify(args: &UpArgs) -> anyhow::Result<(Identity, Contacts)> {
         admitted = admission::join_any(&args.seed, &token, &key, name.as_str(), |seed, error| {
             tracing::warn!(seed, error = images::chain(error), "not admitted yet");
         }) => admitted?,
-        () = told_to_stop() => anyhow::bail!("stopped before a seed admitted this node"),
+        () = stop::told_to_stop() => anyhow::bail!("stopped before a seed admitted this node"),
     };
     let identity = Identity::adopt(&args.data_dir, name.as_str(), key, &admitted)?;
     let contacts = contacts_of(&identity);
@@ -207,20 +205,8 @@ impl Node {
         let mut driver = self.driver.lock().await;
         tokio::select! {
             ended = &mut *driver => ended.context("the driver panicked; see the log above")?.map_err(Into::into),
-            () = told_to_stop() => Ok(()),
+            () = stop::told_to_stop() => Ok(()),
         }
-    }
-
-    /// Says goodbye, then stops the tasks.
-    async fn stop(&self) {
-        tracing::info!("stopping: this node's tasks go to the others");
-        let (answer, answered) = oneshot::channel();
-        if self.handle.commands.send(Request { command: Command::Leave, answer }).await.is_ok() {
-            // If the driver is gone, so is the way to say goodbye.
-            let _ = answered.await;
-            tokio::time::sleep(GOODBYE).await;
-        }
-        executor::stop_all(&self.host).await;
     }
 }
 
@@ -278,6 +264,7 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
         wire_version: 1,
         plan_version: shoal_cluster::plan::VERSION,
         labels: args.label.iter().cloned().collect(),
+        leaving: false,
         software: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         architecture: host::architecture().to_owned(),
@@ -364,18 +351,6 @@ fn handle(
         reach,
         execs: Arc::default(),
         events: Arc::default(),
-    }
-}
-
-/// Returns when the node is told to stop.
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
-    let [interrupt, terminate] = &mut signals;
-    tokio::select! {
-        Some(_) = async { interrupt.as_mut()?.recv().await } => {}
-        Some(_) = async { terminate.as_mut()?.recv().await } => {}
-        else => std::future::pending().await,
     }
 }
 

@@ -51,6 +51,8 @@ enum Event {
     Restart { node: usize },
     /// A node goes down.
     Stop { node: usize, power: bool },
+    /// A node that has handed its tasks over leaves.
+    Leave { node: usize, back_ms: u64 },
     /// A paused node goes on.
     Resume { node: usize },
 }
@@ -163,6 +165,10 @@ impl World {
             self.resume(node);
             self.nodes[node].timer_us = None;
             self.queue_timer(node);
+            // One that was about to leave is brought back at once.
+            if self.nodes[node].core.as_ref().is_some_and(|core| core.membership().own().meta.leaving) {
+                self.stop_node(node, true);
+            }
             if self.nodes[node].core.is_none() {
                 self.queue_at(Duration::ZERO, Event::Restart { node });
             }
@@ -254,6 +260,7 @@ impl World {
             Event::Ended { node, id, exit_code, error } => self.ended(node, id, exit_code, error),
             Event::Restart { node } => self.restart(node),
             Event::Stop { node, power } => self.stop_node(node, power),
+            Event::Leave { node, back_ms } => self.say_goodbye(node, back_ms),
             Event::Resume { node } => {
                 if self.nodes[node].paused_until_us <= self.at_us {
                     self.resume(node);
@@ -331,7 +338,7 @@ impl Event {
             Self::Timer { node, .. } | Self::Lost { node, .. } => Some(*node),
             // Containers come and go whether or not the daemon stands still.
             Self::Started { node, .. } | Self::Ended { node, .. } => Some(*node),
-            Self::Restart { .. } | Self::Stop { .. } | Self::Resume { .. } => None,
+            Self::Restart { .. } | Self::Stop { .. } | Self::Leave { .. } | Self::Resume { .. } => None,
         }
     }
 }

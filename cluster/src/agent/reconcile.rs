@@ -119,13 +119,13 @@ impl Agent {
         }
     }
 
-    /// Tells whether a task has to end though no node takes its slot: its node is drained or does not meet its service's
-    /// constraints any more, or it is of a global service, which this node should not run.
+    /// Tells whether a task has to end though no node takes its slot: its node is drained, leaves, or does not meet its
+    /// service's constraints any more, or it is of a global service, which this node should not run.
     fn must_go(&self, report: &TaskReport, sources: Sources<'_>) -> bool {
         let drained =
             sources.intent.nodes().get(&self.own).map(|node| node.spec.availability) == Some(Availability::Drain);
         let global = sources.intent.service(&report.service).is_some_and(|service| service.spec.mode == Mode::Global);
-        drained || global || !sources.plan.may_run(&self.own, &report.service)
+        drained || sources.membership.own().meta.leaving || global || !sources.plan.may_run(&self.own, &report.service)
     }
 
     /// Stops tasks of another revision than their slot is to run, in slots assigned here: those that do not run at once,

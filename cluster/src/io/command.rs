@@ -87,7 +87,10 @@ pub enum Command {
         /// Which.
         id: ObjectId,
     },
-    /// Say goodbye to the others: this node's tasks move away at once. The caller stops it afterwards.
+    /// Tell the others that this node will leave: its tasks move away, the new ones first. [`Command::Leave`] follows once
+    /// none is left, or when that takes too long.
+    HandOver,
+    /// Say goodbye to the others: this node's tasks count no more, and others start theirs at once. The caller stops it afterwards.
     Leave,
 }
 

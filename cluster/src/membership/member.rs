@@ -79,6 +79,8 @@ pub struct NodeMeta {
     pub memory_bytes: u64,
     /// What it was started with, for constraints and preferences on `engine.labels`.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is about to say goodbye: it takes no tasks, and its own move away, the new ones first.
+    pub leaving: bool,
 }
 
 impl NodeMeta {
@@ -87,7 +89,7 @@ impl NodeMeta {
         (
             (self.name.as_str(), self.gossip, self.tunnel, self.role, self.wire_version, self.plan_version),
             (self.software.as_str(), self.os.as_str(), self.architecture.as_str(), self.nano_cpus, self.memory_bytes),
-            &self.labels,
+            (&self.labels, self.leaving),
         )
     }
 
@@ -116,6 +118,7 @@ impl NodeMeta {
         bytes.extend(self.plan_version.to_be_bytes());
         bytes.extend(self.nano_cpus.to_be_bytes());
         bytes.extend(self.memory_bytes.to_be_bytes());
+        bytes.push(u8::from(self.leaving));
     }
 }
 

@@ -32,6 +32,7 @@ fn meta(number: usize) -> NodeMeta {
         wire_version: 1,
         plan_version: 1,
         labels: BTreeMap::new(),
+        leaving: false,
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

@@ -54,7 +54,7 @@ fn node(member: &Member, intent: &Intent) -> NodeInput {
         labels: wanted.map(|spec| spec.labels.clone()).unwrap_or_default(),
         engine_labels: meta.labels.clone(),
         capacity: capacity(meta),
-        active: takes_tasks(availability(intent, &member.id)),
+        active: takes_tasks(availability(intent, &member.id)) && !meta.leaving,
     }
 }
 

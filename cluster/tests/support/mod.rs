@@ -69,6 +69,7 @@ pub fn meta(number: usize) -> NodeMeta {
         wire_version: 1,
         plan_version: 1,
         labels: BTreeMap::new(),
+        leaving: false,
         software: "0.1.0".to_string(),
         os: "linux".to_string(),
         architecture: "amd64".to_string(),

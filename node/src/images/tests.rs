@@ -37,6 +37,7 @@ fn member(number: u8) -> Member {
         wire_version: 1,
         plan_version: 1,
         labels: std::collections::BTreeMap::new(),
+        leaving: false,
         software: String::new(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),

@@ -19,6 +19,8 @@ use crate::workload;
 pub(crate) const FUTURE_KIND: u16 = 900;
 /// Longest garbage, in bytes.
 const GARBAGE_MAX: u64 = 600;
+/// How long a node that leaves waits for others to run what it runs.
+const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long a node that leaves goes on, so that its goodbye is heard.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -177,11 +179,22 @@ impl World {
         }
     }
 
-    /// Lets a node leave; its containers end with it.
+    /// Lets a node hand over its tasks, and leave after a while.
     fn leave(&mut self, node: usize, back_ms: u64) {
         if self.nodes[node].hears(self.at_us) && self.up().count() > 1 {
-            let _answered = self.command(node, Command::Leave);
-            self.count("nodes that left");
+            let _answered = self.command(node, Command::HandOver);
+            self.queue_at(HAND_OVER, Event::Leave { node, back_ms });
+        }
+    }
+
+    /// Lets a node say goodbye; its containers end with it.
+    pub(super) fn say_goodbye(&mut self, node: usize, back_ms: u64) {
+        if self.nodes[node].core.is_some() && !self.healed {
+            // One that stands still is ended without a word.
+            if self.nodes[node].hears(self.at_us) {
+                let _answered = self.command(node, Command::Leave);
+                self.count("nodes that left");
+            }
             self.queue_at(GOODBYE, Event::Stop { node, power: true });
             self.queue_at(GOODBYE + Duration::from_millis(back_ms), Event::Restart { node });
         }

@@ -209,7 +209,7 @@ fn apply(views: &mut Views, intent: &mut Intent, command: Command) -> Result<Rec
             views.sealed = intent.sealed().clone();
             Ok(Receipt::Done)
         }
-        Command::Leave => Ok(Receipt::Done),
+        Command::HandOver | Command::Leave => Ok(Receipt::Done),
     }
 }
 
@@ -274,6 +274,7 @@ fn member(number: u8, name: &str, state: MemberState) -> Member {
         wire_version: 1,
         plan_version: 1,
         labels: BTreeMap::new(),
+        leaving: false,
         software: "0.1.0".to_owned(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
