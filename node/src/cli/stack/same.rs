@@ -1,0 +1,107 @@
+//! What differs between a service as a Compose file has it and as the node shows it.
+//!
+//! A node shows much that nobody has said: Docker's defaults. Those are laid under what the file says, and what is empty on
+//! either side says nothing. Where this code is in doubt, something differs: an update that changes nothing restarts nothing.
+
+use bollard::models::ServiceSpec;
+use serde_json::{Map, Value, json};
+
+/// Fields in which zero is not what absence means.
+const ZERO_COUNTS: [&str; 2] = ["Replicas", "Parallelism"];
+
+/// Returns the fields in which two specs differ, as in `TaskTemplate.ContainerSpec.Env`; none if they are the same.
+pub(super) fn differences(file: &ServiceSpec, there: &ServiceSpec) -> Vec<String> {
+    let mut differ = Vec::new();
+    compare("", &canonical(file), &canonical(there), &mut differ);
+    differ
+}
+
+/// What a node shows of a service where nothing was said.
+fn defaults() -> Value {
+    let change = json!({
+        "Parallelism": 1,
+        "Monitor": 5_000_000_000_u64,
+        "FailureAction": "pause",
+        "Order": "stop-first",
+    });
+    json!({
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "StopGracePeriod": 10_000_000_000_u64,
+                "Privileges": { "NoNewPrivileges": true },
+            },
+            "RestartPolicy": { "Condition": "any", "Delay": 1_000_000_000_u64 },
+            "Runtime": "container",
+        },
+        "UpdateConfig": change,
+        "RollbackConfig": change,
+        "EndpointSpec": { "Mode": "vip" },
+    })
+}
+
+fn canonical(spec: &ServiceSpec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    prune(&mut value);
+    lay_under(&mut value, defaults());
+    value
+}
+
+/// Takes away what is empty.
+fn prune(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(prune);
+            fields.retain(|name, value| !is_empty(name, value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn is_empty(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        // It is on by default.
+        Value::Bool(truth) => !truth && name != "NoNewPrivileges",
+        Value::Number(number) => number.as_f64() == Some(0.0) && !ZERO_COUNTS.contains(&name),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// Fills in what is missing.
+fn lay_under(value: &mut Value, defaults: Value) {
+    let (Value::Object(fields), Value::Object(defaults)) = (value, defaults) else { return };
+    for (name, default) in defaults {
+        match fields.get_mut(&name) {
+            Some(present) => lay_under(present, default),
+            None => drop(fields.insert(name, default)),
+        }
+    }
+}
+
+fn compare(path: &str, one: &Value, other: &Value, differ: &mut Vec<String>) {
+    let (Value::Object(ones), Value::Object(others)) = (one, other) else {
+        if one != other {
+            differ.push(path.to_owned());
+        }
+        return;
+    };
+    // Keys of labels are the operator's own, and may be long.
+    if path.ends_with("Labels") {
+        if ones != others {
+            differ.push(path.to_owned());
+        }
+        return;
+    }
+    let missing = Value::Object(Map::new());
+    let names: std::collections::BTreeSet<&String> = ones.keys().chain(others.keys()).collect();
+    for name in names {
+        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match (ones.get(name), others.get(name)) {
+            (Some(one), Some(other)) => compare(&below, one, other, differ),
+            (one, other) => compare(&below, one.unwrap_or(&missing), other.unwrap_or(&missing), differ),
+        }
+    }
+}
