@@ -233,6 +233,27 @@ mod tests {
     }
 
     #[test]
+    fn stacks_have_dockers_commands_beside_the_one_that_asks_no_node() {
+        for line in [
+            "shoal stack config -c a.yml",
+            "shoal stack deploy --compose-file a.yml -c b.yml --prune --detach --with-registry-auth shop",
+            "shoal stack deploy -c - --dry-run --resolve-image always shop",
+            "shoal stack ls",
+            "shoal stack ps --no-trunc shop",
+            "shoal stack services -q shop",
+            "shoal stack rm shop other",
+            "shoal secret create --label a=b key -",
+            "shoal config inspect --pretty conf",
+            "shoal network ls -q --filter label=a=b",
+            "shoal service create -p 80:80 --network back,alias=db --secret key --endpoint-mode dnsrr web",
+            "shoal service update --publish-rm 80 --network-rm back --secret-rm key --config-add conf web",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+        assert!(parse("shoal stack deploy -c a.yml bad/name").unwrap_err().to_string().contains("begin with a letter"));
+    }
+
+    #[test]
     fn wrong_usage_has_status_2() {
         for line in [
             "shoal",
@@ -240,6 +261,9 @@ mod tests {
             "shoal service create",
             "shoal service create --replicas -1 web",
             "shoal service scale",
+            "shoal stack deploy shop",
+            "shoal stack rm",
+            "shoal secret create key",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -3,6 +3,8 @@
 //! A node shows much that nobody has said: Docker's defaults. Those are laid under what the file says, and what is empty on
 //! either side says nothing. Where this code is in doubt, something differs: an update that changes nothing restarts nothing.
 
+use std::collections::BTreeSet;
+
 use bollard::models::ServiceSpec;
 use serde_json::{Map, Value, json};
 
@@ -96,12 +98,90 @@ fn compare(path: &str, one: &Value, other: &Value, differ: &mut Vec<String>) {
         return;
     }
     let missing = Value::Object(Map::new());
-    let names: std::collections::BTreeSet<&String> = ones.keys().chain(others.keys()).collect();
+    let names: BTreeSet<&String> = ones.keys().chain(others.keys()).collect();
     for name in names {
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match (ones.get(name), others.get(name)) {
             (Some(one), Some(other)) => compare(&below, one, other, differ),
             (one, other) => compare(&below, one.unwrap_or(&missing), other.unwrap_or(&missing), differ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(value: Value) -> ServiceSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// What a file says, and what the node shows of it.
+    fn pair() -> (ServiceSpec, ServiceSpec) {
+        let file = json!({
+            "Name": "web",
+            "TaskTemplate": {
+                "ContainerSpec": { "Image": "web", "Env": [], "Init": false },
+                "RestartPolicy": { "Condition": "on-failure" },
+                "Resources": { "Limits": { "Pids": 0 } },
+            },
+            "Mode": { "Replicated": { "Replicas": 2 } },
+            "UpdateConfig": { "Parallelism": 0, "Order": "start-first" },
+        });
+        let shown = json!({
+            "Name": "web",
+            "Labels": {},
+            "TaskTemplate": {
+                "ContainerSpec": {
+                    "Image": "web",
+                    "StopGracePeriod": 10_000_000_000_u64,
+                    "Privileges": { "NoNewPrivileges": true },
+                },
+                "RestartPolicy": { "Condition": "on-failure", "Delay": 1_000_000_000, "MaxAttempts": 0 },
+                "Runtime": "container",
+                "Placement": {},
+            },
+            "Mode": { "Replicated": { "Replicas": 2 } },
+            "UpdateConfig": { "Parallelism": 0, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+                              "MaxFailureRatio": 0.0, "Order": "start-first" },
+            "RollbackConfig": { "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+                                "MaxFailureRatio": 0.0, "Order": "stop-first" },
+            "EndpointSpec": { "Mode": "vip" },
+        });
+        (spec(file), spec(shown))
+    }
+
+    #[test]
+    fn defaults_and_what_is_empty_do_not_differ() {
+        let (file, shown) = pair();
+        assert_eq!(differences(&file, &shown), Vec::<String>::new());
+    }
+
+    #[test]
+    fn zero_and_false_count_where_they_say_something() {
+        let (mut file, shown) = pair();
+        file.mode.as_mut().unwrap().replicated.as_mut().unwrap().replicas = Some(0);
+        file.update_config.as_mut().unwrap().parallelism = Some(1);
+        let container = file.task_template.as_mut().unwrap().container_spec.as_mut().unwrap();
+        container.privileges.get_or_insert_default().no_new_privileges = Some(false);
+        assert_eq!(
+            differences(&file, &shown),
+            [
+                "Mode.Replicated.Replicas",
+                "TaskTemplate.ContainerSpec.Privileges.NoNewPrivileges",
+                "UpdateConfig.Parallelism",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_one_side_says_differs_on_either_side() {
+        let (file, mut shown) = pair();
+        let container = shown.task_template.as_mut().unwrap().container_spec.as_mut().unwrap();
+        container.args = Some(vec!["-v".to_owned()]);
+        shown.labels = Some([("com.example/a".to_owned(), "b".to_owned())].into());
+        let both = ["Labels", "TaskTemplate.ContainerSpec.Args"];
+        assert_eq!(differences(&file, &shown), both);
+        assert_eq!(differences(&shown, &file), both);
     }
 }
