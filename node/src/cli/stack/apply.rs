@@ -89,6 +89,7 @@ impl Run<'_> {
                     self.services.push(id);
                 }
             }
+            Deed::Spare => {}
             Deed::CreateNetwork(declared) => {
                 network::create(&request(declared), self.client, self.output).await.context(failed)?;
             }

@@ -39,28 +39,32 @@ pub(super) fn deploy(stack: &Stack, name: &str, present: &Present, choices: Choi
     for spec in &stack.services {
         steps.push(service(spec.clone(), name, present, choices)?);
     }
-    let declared: BTreeSet<(Noun, String)> = steps.iter().map(key).collect();
-    for owned in present.of_stack(name) {
-        let step = match choices.prune {
-            true => removed(&owned),
-            false => left(owned.noun, owned.name, owned.id, "not in the files, --prune removes it"),
-        };
-        if !declared.contains(&key(&step)) {
-            steps.push(step);
-        }
-    }
+    let declared = declared(stack);
+    let spare = present.of_stack(name).into_iter().filter(|owned| !declared.contains(&key(owned.noun, owned.name)));
+    steps.extend(spare.map(|owned| match choices.prune {
+        true => removed(&owned),
+        false => step(owned.noun, owned.name, Deed::Spare, "not in the files, --prune removes it"),
+    }));
     Ok(steps)
+}
+
+/// Returns all that a stack names, what is external included.
+fn declared(stack: &Stack) -> BTreeSet<(Noun, String)> {
+    let networks = stack.networks.iter().map(|network| (Noun::Network, &network.name));
+    let secrets = stack.secrets.iter().map(|blob| (Noun::Secret, &blob.name));
+    let configs = stack.configs.iter().map(|blob| (Noun::Config, &blob.name));
+    let services = stack.services.iter().filter_map(|spec| Some((Noun::Service, spec.name.as_ref()?)));
+    networks.chain(secrets).chain(configs).chain(services).map(|(noun, name)| key(noun, name)).collect()
+}
+
+/// Names of services are told apart without regard to case.
+fn key(noun: Noun, name: &str) -> (Noun, String) {
+    (noun, if noun == Noun::Service { name.to_ascii_lowercase() } else { name.to_owned() })
 }
 
 /// Returns the steps that remove a stack.
 pub(super) fn removal(present: &Present, name: &str) -> Vec<Step> {
     present.of_stack(name).iter().map(removed).collect()
-}
-
-/// Names of services are told apart without regard to case.
-fn key(step: &Step) -> (Noun, String) {
-    let fold = step.noun == Noun::Service;
-    (step.noun, if fold { step.name.to_ascii_lowercase() } else { step.name.clone() })
 }
 
 fn removed(owned: &Owned<'_>) -> Step {
@@ -145,7 +149,7 @@ fn data(noun: Noun, blob: &Blob, stack: &str, present: &Present) -> anyhow::Resu
     let (deed, note) = match (same_labels, shown) {
         (true, Some(_)) => (Deed::Leave { id }, ""),
         (true, None) => {
-            (Deed::CompareData { id, version, blob: blob.clone() }, "its bytes are compared by the node, later")
+            (Deed::CompareData { id, version, blob: blob.clone() }, "the node compares its bytes on deployment")
         }
         (false, _) => (Deed::LabelData { id, version, blob: blob.clone() }, "labels"),
     };

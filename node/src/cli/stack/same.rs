@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use bollard::models::ServiceSpec;
 use serde_json::{Map, Value, json};
+use shoal_cluster::intent::constraint::Constraint;
 
 /// Fields in which zero is not what absence means.
 const ZERO_COUNTS: [&str; 2] = ["Replicas", "Parallelism"];
@@ -42,10 +43,40 @@ fn defaults() -> Value {
 }
 
 fn canonical(spec: &ServiceSpec) -> Value {
-    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    let mut value = serde_json::to_value(in_same_words(spec.clone())).unwrap_or_default();
     prune(&mut value);
     lay_under(&mut value, defaults());
     value
+}
+
+/// Writes as a node does what may be written in several ways.
+fn in_same_words(mut spec: ServiceSpec) -> ServiceSpec {
+    let Some(task) = &mut spec.task_template else { return spec };
+    let constraints = task.placement.iter_mut().flat_map(|placement| placement.constraints.iter_mut().flatten());
+    for text in constraints {
+        if let Ok(constraint) = Constraint::try_from(text.clone()) {
+            *text = constraint.to_string();
+        }
+    }
+    let options = task.log_driver.iter_mut().flat_map(|driver| driver.options.iter_mut().flatten());
+    for (_, text) in options.filter(|(option, _)| *option == "max-size") {
+        if let Some(bytes) = log_bytes(text) {
+            *text = bytes.to_string();
+        }
+    }
+    spec
+}
+
+/// Returns the bytes of a log's size, as in `10m`, whose units are of 1000.
+fn log_bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let unit = match lower.chars().last()? {
+        'k' => 1_000,
+        'm' => 1_000_000,
+        'g' => 1_000_000_000,
+        _ => 1,
+    };
+    lower.trim_end_matches(['k', 'm', 'g']).parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// Takes away what is empty.
@@ -124,6 +155,8 @@ mod tests {
                 "ContainerSpec": { "Image": "web", "Env": [], "Init": false },
                 "RestartPolicy": { "Condition": "on-failure" },
                 "Resources": { "Limits": { "Pids": 0 } },
+                "Placement": { "Constraints": ["node.labels.disk == ssd"] },
+                "LogDriver": { "Name": "json-file", "Options": { "max-size": "10m" } },
             },
             "Mode": { "Replicated": { "Replicas": 2 } },
             "UpdateConfig": { "Parallelism": 0, "Order": "start-first" },
@@ -139,7 +172,8 @@ mod tests {
                 },
                 "RestartPolicy": { "Condition": "on-failure", "Delay": 1_000_000_000, "MaxAttempts": 0 },
                 "Runtime": "container",
-                "Placement": {},
+                "Placement": { "Constraints": ["node.labels.disk==ssd"] },
+                "LogDriver": { "Name": "json-file", "Options": { "max-size": "10000000" } },
             },
             "Mode": { "Replicated": { "Replicas": 2 } },
             "UpdateConfig": { "Parallelism": 0, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
@@ -152,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_what_is_empty_do_not_differ() {
+    fn defaults_and_what_is_empty_or_written_otherwise_do_not_differ() {
         let (file, shown) = pair();
         assert_eq!(differences(&file, &shown), Vec::<String>::new());
     }

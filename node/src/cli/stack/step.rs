@@ -22,6 +22,8 @@ pub(super) struct Step {
 pub(super) enum Deed {
     /// It is as it should be.
     Leave { id: String },
+    /// The stack has it though the files do not declare it.
+    Spare,
     /// A network is made.
     CreateNetwork(Network),
     /// A secret or config is made.
@@ -43,7 +45,7 @@ impl Deed {
     /// Returns what people call it.
     pub(super) fn word(&self) -> &'static str {
         match self {
-            Self::Leave { .. } | Self::CompareData { .. } => "leave",
+            Self::Leave { .. } | Self::Spare | Self::CompareData { .. } => "leave",
             Self::CreateNetwork(_) | Self::CreateData(_) | Self::CreateService(_) => "create",
             Self::LabelData { .. } | Self::UpdateService { .. } => "update",
             Self::Remove { .. } => "remove",

@@ -198,6 +198,7 @@ fn only_labels_of_secrets_and_configs_change() {
 fn what_is_no_longer_declared_stays_unless_it_is_to_be_pruned() {
     let less = "services: { db: { image: db } }";
     let steps = plan(less, &deployed(SHOP)).unwrap();
+    assert!(steps[2..].iter().all(|step| step.deed == Deed::Spare), "nobody waits for it");
     let left = "(not in the files, --prune removes it)";
     assert_eq!(
         lines(&steps)[2..],
@@ -213,6 +214,10 @@ fn what_is_no_longer_declared_stays_unless_it_is_to_be_pruned() {
     let gone = ["service shop_web", "secret shop_key", "config shop_conf", "network shop_front"];
     assert_eq!(lines(&steps)[2..], gone.map(|what| format!("remove {what}")));
     assert_eq!(steps[2].deed, Deed::Remove { id: "id-of-shop_web".to_owned() });
+    let external = "services: { db: { image: db, secrets: [key] } }\n\
+                    secrets: { key: { external: true, name: shop_key } }";
+    let steps = deploy(&stack(external), "shop", &deployed(SHOP), choices).unwrap();
+    assert!(steps.iter().all(|step| step.name != "shop_key"), "what is external is kept, whatever its labels say");
 }
 
 #[test]
