@@ -1,16 +1,20 @@
 //! The command line: what operators type, and what they read.
 //!
-//! `shoal up`, `shoal demo` and `shoal simulate` run here and now; all other commands speak to a node's API over its
-//! socket, as Docker's client does, so they work on any node and see what every other client sees.
+//! `shoal up`, `shoal demo`, `shoal simulate` and `shoal stack config` run here and now; all other commands speak to a
+//! node's API over its socket, as Docker's client does, so they work on any node and see what every other client sees.
 
 mod conflicts;
+mod data;
 mod events;
 mod exec;
 mod image;
+mod input;
 mod join_token;
 mod login;
 mod logs;
+mod network;
 mod node;
+mod objects;
 mod output;
 mod plan;
 mod service;
@@ -24,12 +28,13 @@ mod version;
 mod volume;
 pub mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::Client;
+use objects::Noun;
 use output::Output;
 use up::UpArgs;
 
@@ -57,7 +62,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Simulate the loss of nodes and show which services would drop below their replicas.
     Simulate(simulate::SimulateArgs),
-    /// Work with Compose files.
+    /// Deploy, check, list and remove stacks: what Compose files declare.
     #[command(subcommand)]
     Stack(stack::StackCommand),
     /// Ask a running node.
@@ -102,6 +107,15 @@ pub enum ClientCommand {
     /// List, create and remove the volumes of a node.
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Create, list, inspect and remove networks.
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// Create, list, inspect and remove secrets: files that tasks get and nobody else is shown.
+    #[command(subcommand)]
+    Secret(data::DataCommand),
+    /// Create, list, inspect and remove configs: files that tasks get.
+    #[command(subcommand)]
+    Config(data::DataCommand),
     /// List, inspect and update nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -136,9 +150,13 @@ impl Cli {
 ///
 /// # Errors
 /// Whatever keeps it from being done, in words for the operator; see [`report`].
-pub fn run(command: ClientCommand, socket: &std::path::Path) -> anyhow::Result<ExitCode> {
+pub fn run(command: ClientCommand, socket: &Path) -> anyhow::Result<ExitCode> {
+    wait_for(carry_out(command, socket))
+}
+
+fn wait_for(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(carry_out(command, socket));
+    let done = runtime.block_on(work);
     // A file or pipe that is still being read must not hold up the exit.
     runtime.shutdown_background();
     match done {
@@ -147,7 +165,7 @@ pub fn run(command: ClientCommand, socket: &std::path::Path) -> anyhow::Result<E
     }
 }
 
-async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::Result<ExitCode> {
+async fn carry_out(command: ClientCommand, socket: &Path) -> anyhow::Result<ExitCode> {
     let mut output = Output::new();
     if let ClientCommand::Version = command {
         return version::run(socket, &mut output).await;
@@ -161,6 +179,9 @@ async fn carry_out(command: ClientCommand, socket: &std::path::Path) -> anyhow::
         ClientCommand::Stats(args) => stats::run(&args, &client, &mut output).await,
         ClientCommand::Events(args) => events::run(&args, &client, &mut output).await,
         ClientCommand::Volume(command) => volume::run(command, &client, &mut output).await,
+        ClientCommand::Network(command) => network::run(command, &client, &mut output).await,
+        ClientCommand::Secret(command) => data::run(Noun::Secret, command, &client, &mut output).await,
+        ClientCommand::Config(command) => data::run(Noun::Config, command, &client, &mut output).await,
         ClientCommand::Node(command) => node::run(command, &client, &mut output).await,
         ClientCommand::Conflicts(args) => conflicts::run(&args, &client, &mut output).await,
         ClientCommand::Plan(args) => plan::plan(args, &client, &mut output).await,
@@ -212,6 +233,27 @@ mod tests {
     }
 
     #[test]
+    fn stacks_have_dockers_commands_beside_the_one_that_asks_no_node() {
+        for line in [
+            "shoal stack config -c a.yml",
+            "shoal stack deploy --compose-file a.yml -c b.yml --prune --detach --with-registry-auth shop",
+            "shoal stack deploy -c - --dry-run --resolve-image always shop",
+            "shoal stack ls",
+            "shoal stack ps --no-trunc shop",
+            "shoal stack services -q shop",
+            "shoal stack rm shop other",
+            "shoal secret create --label a=b key -",
+            "shoal config inspect --pretty conf",
+            "shoal network ls -q --filter label=a=b",
+            "shoal service create -p 80:80 --network back,alias=db --secret key --endpoint-mode dnsrr web",
+            "shoal service update --publish-rm 80 --network-rm back --secret-rm key --config-add conf web",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+        assert!(parse("shoal stack deploy -c a.yml bad/name").unwrap_err().to_string().contains("begin with a letter"));
+    }
+
+    #[test]
     fn wrong_usage_has_status_2() {
         for line in [
             "shoal",
@@ -219,6 +261,9 @@ mod tests {
             "shoal service create",
             "shoal service create --replicas -1 web",
             "shoal service scale",
+            "shoal stack deploy shop",
+            "shoal stack rm",
+            "shoal secret create key",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

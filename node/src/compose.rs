@@ -6,12 +6,13 @@
 //! refused by name, or told in a warning; none is ignored silently. See `docs/stacks.md`.
 
 mod deploy;
+mod external;
 mod files;
 mod health;
 mod interpolate;
 mod mounts;
 mod networks;
-mod ports;
+pub mod ports;
 mod service;
 mod tree;
 
@@ -22,7 +23,7 @@ use std::path::Path;
 use bollard::models::ServiceSpec;
 use serde_json::Value;
 
-pub use files::Blob;
+pub use files::{Blob, DATA_BYTES_MAX, FileUse};
 pub use networks::Network;
 pub use tree::ComposeError;
 

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Command::Up(args) => run_node(*args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => cli::simulate::run(&args),
-        Command::Stack(command) => cli::stack::run(&command),
+        Command::Stack(command) => cli::stack::run(command, &socket),
         Command::Client(command) => cli::run(command, &socket),
     };
     done.unwrap_or_else(|error| cli::report(&error))

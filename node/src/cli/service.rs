@@ -2,12 +2,16 @@
 
 mod converge;
 mod create;
+mod fields;
 mod flags;
 mod list;
 mod mounts;
 mod options;
+mod ports;
+mod references;
 mod rolling;
 mod update;
+mod uses;
 
 use std::process::ExitCode;
 
@@ -17,11 +21,13 @@ use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::objects::{Failures, FilterArgs};
 use super::output::Output;
 use crate::api::of_models;
 use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 use converge::converge;
+pub(super) use list::{HowArgs, services, tasks_of};
 pub(super) use options::labels;
 
 /// What to do with services.
@@ -35,6 +41,8 @@ pub enum ServiceCommand {
         /// Print ids only.
         #[arg(short, long)]
         quiet: bool,
+        #[command(flatten)]
+        filter: FilterArgs,
     },
     /// List the tasks of services.
     Ps(list::PsArgs),
@@ -87,7 +95,7 @@ pub struct WaitArgs {
 pub(super) async fn run(command: ServiceCommand, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         ServiceCommand::Create(args) => create::run(*args, client, output).await,
-        ServiceCommand::Ls { quiet } => list::services(quiet, client, output).await,
+        ServiceCommand::Ls { quiet, filter } => services(quiet, &filter, client, output).await,
         ServiceCommand::Ps(args) => list::tasks(&args, client, output).await,
         ServiceCommand::Inspect { services } => inspect(&services, client, output).await,
         ServiceCommand::Logs(args) => super::logs::service(&args, client, output).await,
@@ -112,7 +120,7 @@ async fn find(client: &Client, name: &str) -> anyhow::Result<Service> {
 }
 
 /// Asks for services or tasks: those hold specs, in which Docker and the models that we parse with spell differently.
-async fn ask<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result<T> {
+pub(super) async fn ask<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result<T> {
     let mut value: Value = client.ask(path).await?;
     of_models(&mut value);
     serde_json::from_value(value).context("the answer of the node is not understood: is it of another version?")
@@ -157,12 +165,25 @@ async fn run_scale(
         output.line(&format!("{name} scaled to {replicas}"))?;
         scaled.push(service.id.unwrap_or_else(|| name.clone()));
     }
-    for id in scaled {
-        if converge(wait, &id, client, output).await? != ExitCode::SUCCESS {
-            return Ok(converge::INTERRUPTED.into());
+    converge_all(wait, &scaled, client, output).await
+}
+
+/// Waits for one service after the other; goes on where an update was paused, and stops when it is interrupted.
+pub(super) async fn converge_all(
+    wait: WaitArgs,
+    ids: &[String],
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let mut all = ExitCode::SUCCESS;
+    for id in ids {
+        match converge(wait, id, client, output).await? {
+            ExitCode::SUCCESS => {}
+            code if code == converge::INTERRUPTED.into() => return Ok(code),
+            code => all = code,
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(all)
 }
 
 fn set_replicas(spec: &mut ServiceSpec, replicas: u32) -> anyhow::Result<()> {
@@ -185,7 +206,7 @@ async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyh
 }
 
 async fn remove(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let mut last = Ok(ExitCode::SUCCESS);
+    let mut failures = Failures::default();
     for name in names {
         match client.delete::<Stored>(&format!("/services/{}", encoded(name))).await {
             Ok(stored) => {
@@ -193,12 +214,8 @@ async fn remove(names: &[String], client: &Client, output: &mut Output) -> anyho
                 output.stored(&stored);
             }
             // The others are still removed.
-            Err(error) => {
-                if let Err(earlier) = std::mem::replace(&mut last, Err(error.into())) {
-                    output.note(&format!("shoal: {earlier:#}"));
-                }
-            }
+            Err(error) => failures.add(error, output),
         }
     }
-    last
+    failures.done()
 }

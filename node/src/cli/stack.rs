@@ -1,96 +1,190 @@
-//! `shoal stack`: Compose files. What is here asks no node and changes nothing.
+//! `shoal stack`: what Compose files declare, checked, deployed, listed and removed.
+//!
+//! A stack is nothing of its own: it is the objects with the label `com.docker.stack.namespace`, as for Docker's client,
+//! which can therefore go on where this command has begun. See `docs/stacks.md`.
 
-use std::io::{self, Read};
+mod apply;
+mod ask;
+mod files;
+mod name;
+mod plan;
+mod present;
+mod same;
+mod step;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Subcommand};
-use serde_json::json;
+use clap::{Args, Subcommand, ValueEnum};
 
+use super::objects::{Failures, FilterArgs, Noun};
 use super::output::Output;
-use crate::compose::{self, Blob, FILE_BYTES_MAX, Network, Stack, Surroundings};
+use super::service::{self, HowArgs, WaitArgs};
+use super::table::table;
+use crate::client::Client;
+use crate::compose::NAMESPACE_LABEL;
+pub(super) use files::read;
+use name::StackName;
+use plan::Choices;
 
-/// What to do with Compose files.
+/// What to do with stacks.
 #[derive(Debug, Subcommand)]
 pub enum StackCommand {
-    /// Check Compose files and print what they declare, as the Docker API has it.
-    Config(ConfigArgs),
+    /// Check Compose files and print what they declare, as the Docker API has it; asks no node.
+    Config(files::ConfigArgs),
+    /// Ask a running node.
+    #[command(flatten)]
+    Client(StackClientCommand),
 }
 
-/// Which files.
+/// What a running node is asked.
+#[derive(Debug, Subcommand)]
+pub enum StackClientCommand {
+    /// Bring about what Compose files declare, and wait until it runs.
+    #[command(visible_alias = "up")]
+    Deploy(DeployArgs),
+    /// List the stacks.
+    #[command(visible_alias = "list")]
+    Ls,
+    /// List the tasks of a stack.
+    Ps {
+        #[command(flatten)]
+        how: HowArgs,
+        /// Which.
+        stack: StackName,
+    },
+    /// List the services of a stack.
+    Services {
+        /// Print ids only.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Which.
+        stack: StackName,
+    },
+    /// Remove stacks: their services, secrets, configs and networks.
+    #[command(visible_aliases = ["remove", "down"])]
+    Rm {
+        /// Which.
+        #[arg(required = true, value_name = "STACK")]
+        stacks: Vec<StackName>,
+    },
+}
+
+/// What to deploy.
 #[derive(Debug, Args)]
-pub struct ConfigArgs {
+pub struct DeployArgs {
     /// Read this Compose file, over those before it; `-` is standard input (repeat for several).
     #[arg(short = 'c', long = "compose-file", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Remove what the stack has and the files no longer declare.
+    #[arg(long)]
+    prune: bool,
+    /// Print what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Look for an image again only if its name in the file has changed, or always.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ResolveImage::Changed)]
+    resolve_image: ResolveImage,
+    /// Says nothing: nodes use their own logins and yours, see `shoal login`.
+    #[arg(long)]
+    with_registry_auth: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
     /// Name the stack so: it precedes the name of everything in it.
-    #[arg(default_value = "stack")]
-    stack: String,
+    stack: StackName,
+}
+
+/// When an image's name is looked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ResolveImage {
+    /// If it is written in another way than before.
+    Changed,
+    /// At each deployment, so that a tag that has moved is followed.
+    Always,
 }
 
 /// Carries out a command.
 ///
 /// # Errors
-/// What is wrong with the files, with its place in them.
-pub fn run(command: &StackCommand) -> anyhow::Result<ExitCode> {
-    let StackCommand::Config(args) = command;
-    let stack = read(&args.files, &args.stack)?;
-    let mut output = Output::new();
-    stack.warnings.iter().for_each(|warning| output.note(&format!("warning: {warning}")));
-    output.json(&shown(&stack))?;
-    Ok(ExitCode::SUCCESS)
+/// What is wrong with the files, with its place in them, or what keeps the node from doing as asked.
+pub fn run(command: StackCommand, socket: &Path) -> anyhow::Result<ExitCode> {
+    match command {
+        StackCommand::Config(args) => files::config(&args),
+        StackCommand::Client(command) => super::wait_for(async move {
+            let client = Client::connect(socket).await?;
+            ask(command, &client, &mut Output::new()).await
+        }),
+    }
 }
 
-/// Reads Compose files with the variables of this process; the files that they name are looked for beside the first.
-pub(super) fn read(files: &[PathBuf], stack: &str) -> anyhow::Result<Stack> {
-    let texts = files.iter().map(|path| text(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let folder = files.first().and_then(|path| path.parent()).unwrap_or(Path::new(""));
-    let surroundings = Surroundings {
-        stack,
-        variables: &|name| std::env::var(name).ok(),
-        read: &|path, bytes_max| {
-            let bytes = limited(std::fs::File::open(folder.join(path))?, bytes_max)?;
-            bytes.ok_or_else(|| io::Error::other(format!("it has more than {bytes_max} bytes")))
+async fn ask(command: StackClientCommand, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        StackClientCommand::Deploy(args) => deploy(args, client, output).await,
+        StackClientCommand::Ls => list(client, output).await,
+        StackClientCommand::Ps { how, stack } => match ask::services(&stack, client).await? {
+            services if services.is_empty() => Ok(nothing(&stack, output)),
+            services => service::tasks_of(services, how, client, output).await,
         },
-    };
-    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    compose::read(&texts, &surroundings).with_context(|| names.join(", "))
+        StackClientCommand::Services { quiet, stack } => {
+            if ask::services(&stack, client).await?.is_empty() {
+                return Ok(nothing(&stack, output));
+            }
+            let filter = FilterArgs::label(NAMESPACE_LABEL, stack.as_str());
+            service::services(quiet, &filter, client, output).await
+        }
+        StackClientCommand::Rm { stacks } => remove(&stacks, client, output).await,
+    }
 }
 
-fn text(path: &Path) -> anyhow::Result<String> {
-    let read = || match path == Path::new("-") {
-        true => limited(io::stdin().lock(), FILE_BYTES_MAX),
-        false => limited(std::fs::File::open(path)?, FILE_BYTES_MAX),
-    };
-    let bytes = read().with_context(|| format!("cannot read {}", path.display()))?;
-    let bytes = bytes.with_context(|| format!("{} has more than {FILE_BYTES_MAX} bytes", path.display()))?;
-    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
+fn nothing(stack: &StackName, output: &mut Output) -> ExitCode {
+    output.note(&format!("Nothing found in stack: {stack}"));
+    ExitCode::SUCCESS
 }
 
-/// Reads everything, unless it is more than so many bytes.
-fn limited(file: impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() <= bytes_max).then_some(bytes))
+async fn deploy(args: DeployArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let stack = read(&args.files, args.stack.as_str())?;
+    stack.warnings.iter().for_each(|warning| output.note(&format!("warning: {warning}")));
+    let present = ask::present(&args.stack, &stack, client).await?;
+    let choices = Choices { prune: args.prune, repin: args.resolve_image == ResolveImage::Always };
+    let steps = plan::deploy(&stack, args.stack.as_str(), &present, choices)?;
+    for step in &steps {
+        output.line(&step.to_string())?;
+    }
+    output.line(&step::summary(&steps))?;
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    apply::deploy(steps, args.wait, client, output).await
 }
 
-/// Returns a stack as JSON; of secrets and configs no byte is shown.
-fn shown(stack: &Stack) -> serde_json::Value {
-    let blob = |blob: &Blob| json!({ "Name": blob.name, "Labels": blob.labels, "External": blob.data.is_none() });
-    let network = |network: &Network| {
-        json!({
-            "Name": network.name,
-            "Labels": network.labels,
-            "External": network.external,
-            "Attachable": network.attachable,
-            "Internal": network.internal,
-        })
-    };
-    json!({
-        "Services": stack.services,
-        "Networks": stack.networks.iter().map(network).collect::<Vec<_>>(),
-        "Secrets": stack.secrets.iter().map(blob).collect::<Vec<_>>(),
-        "Configs": stack.configs.iter().map(blob).collect::<Vec<_>>(),
-    })
+async fn remove(stacks: &[StackName], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut failures = Failures::default();
+    for stack in stacks {
+        let present = ask::present_of(stack, client).await?;
+        let steps = plan::removal(&present, stack.as_str());
+        if steps.is_empty() {
+            nothing(stack, output);
+        }
+        for step in steps {
+            output.line(&format!("Removing {} {}", step.noun.word(), step.name))?;
+            if let Err(error) = apply::remove(&step, client, output).await {
+                failures.add(error, output);
+            }
+        }
+    }
+    failures.done()
+}
+
+async fn list(client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let services: Vec<bollard::models::Service> = service::ask(client, Noun::Service.collection()).await?;
+    let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
+    for labels in services.iter().filter_map(|service| service.spec.as_ref()?.labels.as_ref()) {
+        if let Some(stack) = labels.get(NAMESPACE_LABEL) {
+            *stacks.entry(stack.clone()).or_default() += 1;
+        }
+    }
+    let rows: Vec<_> = stacks.into_iter().map(|(stack, services)| [stack, services.to_string()]).collect();
+    table(["NAME", "SERVICES"], &rows).iter().try_for_each(|line| output.line(line))?;
+    Ok(ExitCode::SUCCESS)
 }

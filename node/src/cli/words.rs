@@ -128,6 +128,15 @@ pub fn parse_cpus(text: &str) -> Result<i64, String> {
     nano.ok_or_else(|| format!("{text:?} is not a number of CPUs, expected one like 0.5 or 2"))
 }
 
+/// Reads the mode of a file: octal where it begins with a zero.
+pub fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = match text.strip_prefix('0').filter(|digits| !digits.is_empty()) {
+        Some(octal) => u32::from_str_radix(octal.trim_start_matches('o'), 8).ok(),
+        None => text.parse().ok(),
+    };
+    mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| format!("{text:?} is not a file mode, expected one like 0444"))
+}
+
 /// Returns a decimal number times a unit, without floating point; `None` if it is none or too great.
 fn scaled(text: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -204,6 +213,16 @@ mod tests {
         }
         assert_eq!(parse_cpus("0.5"), Ok(500_000_000));
         assert!(parse_cpus("0").is_err() && parse_cpus("two").is_err());
+    }
+
+    #[test]
+    fn modes_are_octal_where_they_begin_with_a_zero() {
+        for (text, mode) in [("0440", 0o440), ("288", 0o440), ("0o440", 0o440), ("0", 0), ("01777", 0o1777)] {
+            assert_eq!(parse_mode(text), Ok(mode), "{text}");
+        }
+        for text in ["", "-1", "0888", "u+r", "010000"] {
+            assert!(parse_mode(text).is_err(), "{text}");
+        }
     }
 
     #[test]

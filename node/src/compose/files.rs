@@ -8,10 +8,11 @@ use bollard::models::{
 };
 
 use super::Surroundings;
+use super::external::Naming;
 use super::tree::{At, ComposeError, wrong};
 
 /// Most bytes of one secret or config, as in Docker.
-const DATA_BYTES_MAX: usize = 500 * 1024;
+pub const DATA_BYTES_MAX: usize = 500 * 1024;
 
 /// A secret or config that services of the stack use.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,13 +40,57 @@ pub(super) struct Blobs {
     used: BTreeSet<String>,
 }
 
-/// Where a service finds one.
-struct Given {
-    name: String,
-    target: String,
-    uid: String,
-    gid: String,
-    mode: u32,
+/// Which secret or config a service gets, and as which file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileUse {
+    /// Its id, if that is known.
+    pub id: Option<String>,
+    /// Its name in the shoal.
+    pub name: String,
+    /// The path of the file, or its name in the folder of secrets.
+    pub target: String,
+    /// Whose file it is.
+    pub uid: String,
+    /// Which group's file it is.
+    pub gid: String,
+    /// Who may read it.
+    pub mode: u32,
+}
+
+impl FileUse {
+    /// Who may read a file unless something else is said: everybody in the container.
+    pub const MODE: u32 = 0o444;
+
+    /// Returns it as a secret in Docker's API.
+    pub fn secret(self) -> TaskSpecContainerSpecSecrets {
+        let Self { id, name, target, uid, gid, mode } = self;
+        TaskSpecContainerSpecSecrets {
+            file: Some(TaskSpecContainerSpecFile {
+                name: Some(target),
+                uid: Some(uid),
+                gid: Some(gid),
+                mode: Some(mode),
+            }),
+            secret_id: id,
+            secret_name: Some(name),
+        }
+    }
+
+    /// Returns it as a config in Docker's API.
+    pub fn config(self) -> TaskSpecContainerSpecConfigs {
+        let Self { id, name, target, uid, gid, mode } = self;
+        TaskSpecContainerSpecConfigs {
+            file: Some(TaskSpecContainerSpecFile1 {
+                name: Some(target),
+                uid: Some(uid),
+                gid: Some(gid),
+                mode: Some(mode),
+            }),
+            config_id: id,
+            config_name: Some(name),
+            ..TaskSpecContainerSpecConfigs::default()
+        }
+    }
 }
 
 impl Blobs {
@@ -65,42 +110,20 @@ impl Blobs {
 
     /// Returns what a service gets of the secrets.
     pub(super) fn secrets(&mut self, at: &At<'_>) -> Result<Vec<TaskSpecContainerSpecSecrets>, ComposeError> {
-        let given = self.given(at, "")?;
-        let secret = |given: Given| TaskSpecContainerSpecSecrets {
-            file: Some(TaskSpecContainerSpecFile {
-                name: Some(given.target),
-                uid: Some(given.uid),
-                gid: Some(given.gid),
-                mode: Some(given.mode),
-            }),
-            secret_id: None,
-            secret_name: Some(given.name),
-        };
-        Ok(given.into_iter().map(secret).collect())
+        Ok(self.given(at, "")?.into_iter().map(FileUse::secret).collect())
     }
 
     /// Returns what a service gets of the configs.
     pub(super) fn configs(&mut self, at: &At<'_>) -> Result<Vec<TaskSpecContainerSpecConfigs>, ComposeError> {
-        let given = self.given(at, "/")?;
-        let config = |given: Given| TaskSpecContainerSpecConfigs {
-            file: Some(TaskSpecContainerSpecFile1 {
-                name: Some(given.target),
-                uid: Some(given.uid),
-                gid: Some(given.gid),
-                mode: Some(given.mode),
-            }),
-            config_name: Some(given.name),
-            ..TaskSpecContainerSpecConfigs::default()
-        };
-        Ok(given.into_iter().map(config).collect())
+        Ok(self.given(at, "/")?.into_iter().map(FileUse::config).collect())
     }
 
-    fn given(&mut self, at: &At<'_>, folder: &str) -> Result<Vec<Given>, ComposeError> {
+    fn given(&mut self, at: &At<'_>, folder: &str) -> Result<Vec<FileUse>, ComposeError> {
         at.items()?.iter().map(|at| self.one(at, folder)).collect()
     }
 
-    fn one(&mut self, at: &At<'_>, folder: &str) -> Result<Given, ComposeError> {
-        let (mut source, mut target, mut uid, mut gid, mut mode) = (None, None, None, None, 0o444);
+    fn one(&mut self, at: &At<'_>, folder: &str) -> Result<FileUse, ComposeError> {
+        let (mut source, mut target, mut uid, mut gid, mut mode) = (None, None, None, None, FileUse::MODE);
         if at.is_map() {
             for (key, at) in at.entries()? {
                 match key {
@@ -122,7 +145,8 @@ impl Blobs {
         let name = blob.name.clone();
         let target = target.unwrap_or_else(|| format!("{folder}{source}"));
         self.used.insert(source);
-        Ok(Given { name, target, uid: uid.unwrap_or("0".into()), gid: gid.unwrap_or("0".into()), mode })
+        let root = || "0".to_owned();
+        Ok(FileUse { id: None, name, target, uid: uid.unwrap_or_else(root), gid: gid.unwrap_or_else(root), mode })
     }
 
     /// Returns those that services use, in order of name.
@@ -133,21 +157,10 @@ impl Blobs {
 }
 
 fn blob(name: &str, at: &At<'_>, surroundings: &Surroundings<'_>) -> Result<Blob, ComposeError> {
-    let (mut own_name, mut external, mut data) = (None, false, None);
+    let (mut naming, mut data) = (Naming::default(), None);
     let mut labels = HashMap::new();
     for (key, at) in at.entries()? {
         match key {
-            "name" => own_name = Some(at.text()?),
-            "external" if at.is_map() => {
-                external = true;
-                for (key, at) in at.entries()? {
-                    match key {
-                        "name" => own_name = Some(at.text()?),
-                        _ => return Err(at.unknown()),
-                    }
-                }
-            }
-            "external" => external = at.truth()?,
             "file" => {
                 let path = at.text()?;
                 let read = (surroundings.read)(Path::new(&path), DATA_BYTES_MAX);
@@ -161,24 +174,19 @@ fn blob(name: &str, at: &At<'_>, surroundings: &Surroundings<'_>) -> Result<Blob
                 data = Some(value.into_bytes());
             }
             "labels" => labels = at.labels()?,
+            _ if naming.take(key, &at)? => {}
             _ => return Err(at.unknown()),
         }
     }
-    match (&data, external) {
+    match (&data, naming.external) {
         (Some(_), true) => Err(wrong(at, "is external, so it cannot have contents here")),
         (None, false) => Err(wrong(at, "expected `file`, `content`, `environment` or `external: true`")),
         (Some(data), _) if data.is_empty() => Err(wrong(at, "is empty")),
         (Some(data), _) if data.len() > DATA_BYTES_MAX => {
             Err(wrong(at, format!("has {} bytes, at most {DATA_BYTES_MAX} are allowed", data.len())))
         }
-        (Some(_) | None, _) => Ok(Blob {
-            name: match (own_name, external) {
-                (Some(own), _) => own,
-                (None, true) => name.to_owned(),
-                (None, false) => surroundings.scoped(name),
-            },
-            data,
-            labels: surroundings.labelled(labels),
-        }),
+        (Some(_) | None, _) => {
+            Ok(Blob { name: naming.resolve(name, surroundings), data, labels: surroundings.labelled(labels) })
+        }
     }
 }

@@ -8,6 +8,7 @@ use bollard::models::{
 };
 
 use super::Surroundings;
+use super::external::Naming;
 use super::tree::{At, ComposeError, wrong};
 
 /// A volume that the file declares.
@@ -198,38 +199,23 @@ fn propagation(word: &str) -> Option<MountBindOptionsPropagationEnum> {
 }
 
 fn volume(name: &str, at: &At<'_>, surroundings: &Surroundings<'_>) -> Result<Volume, ComposeError> {
-    let (mut own_name, mut external) = (None, false);
+    let mut naming = Naming::default();
     let (mut labels, mut driver, mut driver_options) = (HashMap::new(), None, HashMap::new());
     for (key, at) in at.entries()? {
         match key {
-            "name" => own_name = Some(at.text()?),
-            "external" if at.is_map() => {
-                external = true;
-                for (key, at) in at.entries()? {
-                    match key {
-                        "name" => own_name = Some(at.text()?),
-                        _ => return Err(at.unknown()),
-                    }
-                }
-            }
-            "external" => external = at.truth()?,
             "driver" => driver = Some(at.text()?),
             "driver_opts" => driver_options = at.labels()?,
             "labels" => labels = at.labels()?,
+            _ if naming.take(key, &at)? => {}
             _ => return Err(at.unknown()),
         }
     }
-    let name = match (own_name, external) {
-        (Some(own), _) => own,
-        (None, true) => name.to_owned(),
-        (None, false) => surroundings.scoped(name),
-    };
     let has_driver = driver.is_some() || !driver_options.is_empty();
     let driver = MountVolumeOptionsDriverConfig { name: driver, options: Some(driver_options) };
     let options = MountVolumeOptions {
-        labels: (!external).then(|| surroundings.labelled(labels)),
+        labels: (!naming.external).then(|| surroundings.labelled(labels)),
         driver_config: has_driver.then_some(driver),
         ..MountVolumeOptions::default()
     };
-    Ok(Volume { name, options })
+    Ok(Volume { name: naming.resolve(name, surroundings), options })
 }

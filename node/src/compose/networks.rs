@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bollard::models::NetworkAttachmentConfig;
 
 use super::Surroundings;
+use super::external::Naming;
 use super::tree::{At, ComposeError, wrong};
 
 /// The network of services that name none.
@@ -121,20 +122,9 @@ fn network(
     at: &At<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Network, ComposeError> {
-    let mut own_name = None;
+    let mut naming = Naming::default();
     for (key, at) in at.entries()? {
         match key {
-            "name" => own_name = Some(at.text()?),
-            "external" if at.is_map() => {
-                network.external = true;
-                for (key, at) in at.entries()? {
-                    match key {
-                        "name" => own_name = Some(at.text()?),
-                        _ => return Err(at.unknown()),
-                    }
-                }
-            }
-            "external" => network.external = at.truth()?,
             "driver" => match at.text()?.as_str() {
                 "overlay" | "" => {}
                 other => return Err(wrong(&at, format!("the driver {other:?} is not supported, only overlay"))),
@@ -142,13 +132,11 @@ fn network(
             "attachable" => network.attachable = at.truth()?,
             "internal" => network.internal = at.truth()?,
             "labels" => network.labels = surroundings.labelled(at.labels()?),
+            _ if naming.take(key, &at)? => {}
             _ => return Err(at.unknown()),
         }
     }
-    match own_name {
-        Some(own) => network.name = own,
-        None if network.external => network.name = name.to_owned(),
-        None => {}
-    }
+    network.external = naming.external;
+    network.name = naming.resolve(name, surroundings);
     Ok(network)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::FILE_BYTES_MAX;
-use crate::cli::words::{parse_duration, parse_memory};
+use crate::cli::words::{parse_duration, parse_memory, parse_mode};
 
 /// Deepest nesting of a file.
 const DEPTH_MAX: usize = 32;
@@ -197,12 +197,7 @@ impl<'a> At<'a> {
 
     /// Returns the mode of a file: octal where it begins with a zero, as in YAML 1.1 and in Docker.
     pub(super) fn mode(&self) -> Result<u32, ComposeError> {
-        let text = self.text()?;
-        let mode = match text.strip_prefix('0').filter(|digits| !digits.is_empty()) {
-            Some(octal) => u32::from_str_radix(octal.trim_start_matches('o'), 8).ok(),
-            None => text.parse().ok(),
-        };
-        mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| wrong(self, "expected a file mode such as 0444"))
+        parse_mode(&self.text()?).map_err(|reason| wrong(self, reason))
     }
 
     /// Returns a map of texts from a map, or from a list of `NAME=value`; a name without a value has `None`.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bollard::models::{Service, ServiceUpdateStatusStateEnum as UpdateState, Task, TaskState};
+use bollard::models::{Service, ServiceUpdateStatusStateEnum as UpdateState, Task, TaskSpec, TaskState};
 use serde_json::json;
 
 use super::{WaitArgs, ask, find};
@@ -92,10 +92,12 @@ fn progress(service: &Service, tasks: &[Task]) -> Progress {
     let global = spec.and_then(|spec| spec.mode.as_ref()).is_some_and(|mode| mode.global.is_some());
     let expected = || tasks.iter().filter(|task| task.desired_state == Some(TaskState::RUNNING)).count();
     let wanted = if global { expected() } else { usize::try_from(replicas).unwrap_or_default() };
-    let template = spec.and_then(|spec| spec.task_template.as_ref());
+    let template = spec.and_then(|spec| spec.task_template.as_ref()).map(without_networks);
     let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);
     let is_running = |task: &&Task| state(task) == Some(TaskState::RUNNING);
-    let is_wanted = |task: &&Task| task.desired_state == Some(TaskState::RUNNING) && task.spec.as_ref() == template;
+    let is_wanted = |task: &&Task| {
+        task.desired_state == Some(TaskState::RUNNING) && task.spec.as_ref().map(without_networks) == template
+    };
     let running = tasks.iter().filter(is_running).filter(is_wanted).count();
     // A task on a node that is down counts as gone: nobody can wait for it.
     let is_gone =
@@ -116,6 +118,11 @@ fn progress(service: &Service, tasks: &[Task]) -> Progress {
     };
     let slots = if global { Vec::new() } else { (1..=wanted.min(BARS_MAX + 1)).map(newest).collect() };
     Progress { wanted, running, leftover, error, rolls, paused, slots }
+}
+
+/// Returns what a task's revision is made of: a service that joins another network goes on with the same tasks.
+fn without_networks(template: &TaskSpec) -> TaskSpec {
+    TaskSpec { networks: None, ..template.clone() }
 }
 
 /// Returns a bar that is longer the further a task has come.
@@ -163,7 +170,9 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::{ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpec, TaskStatus};
+    use bollard::models::{
+        NetworkAttachmentConfig, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskStatus,
+    };
 
     use super::*;
 
@@ -236,6 +245,15 @@ mod tests {
         assert_eq!(progress(&service, &tasks).paused.as_deref(), Some("update paused"));
         status.state = Some(UpdateState::COMPLETED);
         service.update_status = Some(status);
+        assert!(progress(&service, &tasks).is_done());
+    }
+
+    #[test]
+    fn tasks_stay_wanted_when_their_service_joins_a_network() {
+        let mut service = service(1);
+        let networks = vec![NetworkAttachmentConfig { target: Some("back".to_owned()), ..Default::default() }];
+        service.spec.as_mut().unwrap().task_template.as_mut().unwrap().networks = Some(networks);
+        let tasks = [task(TaskState::RUNNING, TaskState::RUNNING, TaskSpec::default(), "")];
         assert!(progress(&service, &tasks).is_done());
     }
 

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::flags::SharedArgs;
 use super::options::{ListArgs, labels};
 use super::rolling::RollingArgs;
+use super::uses::UseArgs;
 use super::{WaitArgs, converge, set_replicas};
 use crate::api::status::Created;
 use crate::cli::output::Output;
@@ -34,6 +35,8 @@ pub struct CreateArgs {
     #[command(flatten)]
     lists: ListArgs,
     #[command(flatten)]
+    uses: UseArgs,
+    #[command(flatten)]
     shared: SharedArgs,
     #[command(flatten)]
     wait: WaitArgs,
@@ -54,8 +57,10 @@ enum Mode {
 }
 
 pub(super) async fn run(args: CreateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let wait = args.wait;
-    let created: Created = client.post("/services/create", &spec(args)?).await?;
+    let (wait, uses) = (args.wait, args.uses.resolve(client).await?);
+    let mut spec = spec(args)?;
+    uses.apply(&mut spec);
+    let created: Created = client.post("/services/create", &spec).await?;
     output.line(&created.id)?;
     output.stored(&created.stored);
     converge(wait, &created.id, client, output).await

@@ -9,20 +9,28 @@ use clap::Args;
 
 use super::find;
 use crate::cli::node;
+use crate::cli::objects::FilterArgs;
 use crate::cli::output::Output;
 use crate::cli::table::table;
 use crate::cli::words::{ago, capitalised, short_error, short_id};
 use crate::client::Client;
 
-/// Whose tasks to list.
-#[derive(Debug, Args)]
-pub struct PsArgs {
+/// How to list tasks.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HowArgs {
     /// Show ids and errors in full.
     #[arg(long)]
     no_trunc: bool,
     /// Print ids only.
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Whose tasks to list.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    how: HowArgs,
     /// Which, by id or name.
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
@@ -35,8 +43,13 @@ struct Names {
     no_trunc: bool,
 }
 
-pub(super) async fn services(quiet: bool, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let options = ListServicesOptionsBuilder::default().status(true).build();
+pub(in crate::cli) async fn services(
+    quiet: bool,
+    filter: &FilterArgs,
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let options = ListServicesOptionsBuilder::default().status(true).filters(&filter.map()).build();
     let mut services = client.docker().list_services(Some(options)).await.map_err(|error| client.error(error))?;
     services.sort_by_key(name);
     if quiet {
@@ -92,14 +105,24 @@ pub(super) async fn tasks(args: &PsArgs, client: &Client, output: &mut Output) -
         let service = find(client, wanted).await?;
         services.insert(service.id.clone().unwrap_or_default(), name(&service));
     }
+    tasks_of(services, args.how, client, output).await
+}
+
+/// Lists the tasks of services, which are given as their ids and names.
+pub(in crate::cli) async fn tasks_of(
+    services: HashMap<String, String>,
+    how: HowArgs,
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
     let filters = HashMap::from([("service", services.keys().cloned().collect::<Vec<_>>())]);
     let options = ListTasksOptionsBuilder::default().filters(&filters).build();
     let tasks = client.docker().list_tasks(Some(options)).await.map_err(|error| client.error(error))?;
     let nodes = node::all(client).await?;
     let nodes = nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), node::hostname(node))).collect();
-    let names = Names { nodes, services, no_trunc: args.no_trunc };
+    let names = Names { nodes, services, no_trunc: how.no_trunc };
     let tasks = in_order(tasks, &names);
-    if args.quiet {
+    if how.quiet {
         return ids(tasks.into_iter().map(|task| task.id), output);
     }
     let header = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"];

@@ -1,11 +1,11 @@
 //! Mounts as Docker's `--mount` takes them.
 
-use anyhow::{Context, bail};
 use bollard::models::{
     Mount, MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountTmpfsOptions, MountType,
     MountVolumeOptions, MountVolumeOptionsDriverConfig,
 };
 
+use super::fields::Fields;
 use super::options::labels;
 use crate::cli::words::parse_memory;
 
@@ -13,21 +13,20 @@ use crate::cli::words::parse_memory;
 /// is asked refuses it by its name.
 pub(super) fn parse(text: &str) -> anyhow::Result<Mount> {
     let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
-    for field in fields(text)? {
-        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
-        let wrong = || anyhow::anyhow!("--mount {text}: {field:?} is not understood");
-        let given = || value.with_context(|| format!("--mount {text}: {key} has no value, write {key}=VALUE"));
-        let flag = || value.unwrap_or("true").parse::<bool>().map_err(|_| wrong());
-        match key.to_ascii_lowercase().as_str() {
+    let fields = Fields::new("--mount", text)?;
+    for field in fields.each() {
+        let given = || field.given();
+        let wrong = || field.wrong();
+        match field.key.as_str() {
             "type" => mount.typ = Some(kind(given()?).ok_or_else(wrong)?),
             "source" | "src" => mount.source = Some(given()?.to_owned()),
             "target" | "dst" | "destination" => mount.target = Some(given()?.to_owned()),
-            "readonly" | "ro" => mount.read_only = Some(flag()?),
+            "readonly" | "ro" => mount.read_only = Some(field.flag()?),
             "consistency" => mount.consistency = Some(given()?.to_owned()),
             "bind-propagation" => {
                 bind(&mut mount).propagation = Some(given()?.parse::<Propagation>().map_err(|_| wrong())?)
             }
-            "bind-nonrecursive" => bind(&mut mount).non_recursive = Some(flag()?),
+            "bind-nonrecursive" => bind(&mut mount).non_recursive = Some(field.flag()?),
             "bind-recursive" => match given()? {
                 "enabled" => {}
                 "disabled" => bind(&mut mount).non_recursive = Some(true),
@@ -35,17 +34,17 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Mount> {
                 "readonly" => bind(&mut mount).read_only_force_recursive = Some(true),
                 _ => return Err(wrong()),
             },
-            "volume-nocopy" => volume(&mut mount).no_copy = Some(flag()?),
+            "volume-nocopy" => volume(&mut mount).no_copy = Some(field.flag()?),
             "volume-subpath" => volume(&mut mount).subpath = Some(given()?.to_owned()),
             "volume-label" => volume(&mut mount).labels.get_or_insert_default().extend(labels(&[given()?.to_owned()])),
             "volume-driver" => driver(&mut mount).name = Some(given()?.to_owned()),
             "volume-opt" => driver(&mut mount).options.get_or_insert_default().extend(labels(&[given()?.to_owned()])),
             "tmpfs-size" => tmpfs(&mut mount).size_bytes = Some(parse_memory(given()?).map_err(anyhow::Error::msg)?),
             "tmpfs-mode" => tmpfs(&mut mount).mode = Some(i64::from_str_radix(given()?, 8).map_err(|_| wrong())?),
-            _ => bail!("--mount {text}: there is no option {key:?}"),
+            _ => return Err(field.unknown()),
         }
     }
-    anyhow::ensure!(mount.target.is_some(), "--mount {text}: it has no target, add target=/PATH");
+    anyhow::ensure!(mount.target.is_some(), fields.wrong("it has no target, add target=/PATH"));
     Ok(mount)
 }
 
@@ -75,21 +74,6 @@ fn driver(mount: &mut Mount) -> &mut MountVolumeOptionsDriverConfig {
 
 fn tmpfs(mount: &mut Mount) -> &mut MountTmpfsOptions {
     mount.tmpfs_options.get_or_insert_default()
-}
-
-/// Splits a line of comma-separated values, of which those in double quotes may hold commas.
-fn fields(text: &str) -> anyhow::Result<Vec<String>> {
-    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
-    for character in text.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            other => field.push(other),
-        }
-    }
-    anyhow::ensure!(!quoted, "--mount {text}: a quote is not closed");
-    fields.push(field);
-    Ok(fields)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use clap::Args;
 use super::flags::SharedArgs;
 use super::options::{EditArgs, labels, split_command};
 use super::rolling::RollingArgs;
+use super::uses::{UseEditArgs, Uses};
 use super::{WaitArgs, change, converge, find, set_replicas};
 use crate::cli::output::Output;
 use crate::client::Client;
@@ -34,6 +35,8 @@ pub struct UpdateArgs {
     #[command(flatten)]
     lists: EditArgs,
     #[command(flatten)]
+    uses: UseEditArgs,
+    #[command(flatten)]
     shared: SharedArgs,
     #[command(flatten)]
     rolling: RollingArgs,
@@ -47,7 +50,8 @@ pub struct UpdateArgs {
 }
 
 pub(super) async fn run(args: UpdateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let service = change(client, output, &args.service, |spec| edit(spec, &args)).await?;
+    let uses = args.uses.resolve(client).await?;
+    let service = change(client, output, &args.service, |spec| edit(spec, &args, &uses)).await?;
     output.line(&args.service)?;
     let id = service.id.as_deref().unwrap_or(&args.service);
     let code = converge(args.wait, id, client, output).await?;
@@ -65,7 +69,7 @@ fn was_rolled_back(before: &Service, after: &Service) -> bool {
     state == Some(ServiceUpdateStatusStateEnum::ROLLBACK_COMPLETED) && started(before) != started(after)
 }
 
-fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
+fn edit(spec: &mut ServiceSpec, args: &UpdateArgs, uses: &Uses) -> anyhow::Result<()> {
     let map = spec.labels.get_or_insert_default();
     map.extend(labels(&args.label_add));
     map.retain(|key, _| !args.label_rm.contains(key));
@@ -85,7 +89,9 @@ fn edit(spec: &mut ServiceSpec, args: &UpdateArgs) -> anyhow::Result<()> {
         container.args = Some(split_command(text)?);
     }
     args.shared.apply(spec)?;
-    args.lists.apply(spec)
+    args.lists.apply(spec)?;
+    uses.apply(spec);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -112,7 +118,7 @@ mod tests {
         let task = TaskSpec { container_spec: Some(container), ..TaskSpec::default() };
         let mut spec = ServiceSpec { task_template: Some(task), ..ServiceSpec::default() };
         let line = ["x", "--image", "web:2", "--env-add", "A=3", "--env-rm", "B", "--args", "-p 80", "--force", "web"];
-        edit(&mut spec, &Line::parse_from(line).args).unwrap();
+        edit(&mut spec, &Line::parse_from(line).args, &Uses::default()).unwrap();
         let task = spec.task_template.unwrap();
         let container = task.container_spec.unwrap();
         assert_eq!(container.image.as_deref(), Some("web:2"));
