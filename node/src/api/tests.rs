@@ -3,6 +3,7 @@
 mod archive;
 mod docker;
 mod images;
+mod own;
 mod reach;
 mod shoal;
 
