@@ -90,6 +90,7 @@ const IN_LAB: &[(&str, InLab)] = &[
         "dockers_client_manages_the_volumes_of_the_node_it_asks",
         options::dockers_client_manages_the_volumes_of_the_node_it_asks,
     ),
+    ("a_stack_is_deployed_changed_and_removed", stacks::a_stack_is_deployed_changed_and_removed),
     ("dockers_client_deploys_a_stack_and_removes_it", stacks::dockers_client_deploys_a_stack_and_removes_it),
     (
         "what_two_halves_wrote_is_shown_until_someone_writes_again",
