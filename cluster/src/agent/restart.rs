@@ -2,8 +2,9 @@
 //!
 //! Input: ends, and the policy of the task that ended. Output: the delay, or that no other follows. The delay doubles
 //! with each end in a row, up to [`RESTART_DELAY_MAX`]; a task that ran for [`STABLE`] begins a new row, as does a new
-//! revision. See `docs/protocol.md#tasks`.
+//! revision. The attempts that a policy allows are those in a row or, if it has a window, those within that. See `docs/protocol.md#tasks`.
 
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::clock::Instant;
@@ -17,6 +18,8 @@ pub(super) const STABLE: Duration = Duration::from_secs(30);
 pub(super) struct Restart {
     revision: u64,
     in_a_row: u64,
+    /// When it was restarted, as far as its policy's window reaches back.
+    lately: VecDeque<Instant>,
     phase: Phase,
 }
 
@@ -35,7 +38,7 @@ enum Phase {
 impl Restart {
     /// Makes a slot that may start at once.
     pub(super) fn new(revision: u64) -> Self {
-        Self { revision, in_a_row: 0, phase: Phase::Ready }
+        Self { revision, in_a_row: 0, lately: VecDeque::new(), phase: Phase::Ready }
     }
 
     /// Returns which revision the slot is to run.
@@ -66,14 +69,27 @@ impl Restart {
             RestartCondition::OnFailure => failed,
             RestartCondition::Any => true,
         };
-        if !wanted || policy.attempts_max.is_some_and(|max| self.in_a_row >= max) {
+        if !wanted || self.is_exhausted(now, policy) {
             self.phase = if failed { Phase::GivenUp } else { Phase::Done };
             return None;
         }
         let delay = delay(policy, self.in_a_row);
         self.in_a_row += 1;
+        if policy.window_ms.is_some() && policy.attempts_max.is_some() {
+            self.lately.push_back(now);
+        }
         self.phase = Phase::Waiting(now + delay);
         Some(delay)
+    }
+
+    /// Tells whether it was restarted as often as its policy allows.
+    fn is_exhausted(&mut self, now: Instant, policy: &RestartPolicy) -> bool {
+        let Some(most) = policy.attempts_max else { return false };
+        let Some(window) = policy.window_ms.map(Duration::from_millis) else { return self.in_a_row >= most };
+        while self.lately.front().is_some_and(|at| now.since(*at) >= window) {
+            self.lately.pop_front();
+        }
+        self.lately.len() as u64 >= most
     }
 
     /// Ends a delay that is over.
@@ -111,7 +127,7 @@ mod tests {
     use super::*;
 
     fn policy(condition: RestartCondition, attempts_max: Option<u64>) -> RestartPolicy {
-        RestartPolicy { condition, delay_ms: 1_000, attempts_max }
+        RestartPolicy { condition, delay_ms: 1_000, attempts_max, window_ms: None }
     }
 
     #[test]
@@ -142,11 +158,24 @@ mod tests {
         assert!(!end(&mut restart, &failure, true) && restart.phase == Phase::GivenUp && !restart.is_ready());
     }
 
+    #[test]
+    fn with_a_window_only_the_restarts_within_it_count() {
+        let policy = RestartPolicy { window_ms: Some(100_000), ..policy(RestartCondition::Any, Some(3)) };
+        let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
+        let mut restart = Restart::new(1);
+        // A long run does not make up for them.
+        let mut end = |seconds| restart.ended(at(seconds), &policy, true, Duration::from_secs(35)).is_some();
+        assert!(end(0) && end(40) && end(80), "three restarts within 100 s");
+        assert!(end(120), "the first is longer ago");
+        assert!(!end(139), "those at 40, 80 and 120 are not");
+        assert_eq!(restart.phase, Phase::GivenUp);
+    }
+
     proptest! {
         /// However often it fails, a delay never shrinks within a row and never exceeds what is allowed.
         #[test]
         fn delays_are_bounded(delay_ms in any::<u64>(), before in any::<u64>()) {
-            let policy = RestartPolicy { condition: RestartCondition::Any, delay_ms, attempts_max: None };
+            let policy = RestartPolicy { delay_ms, ..RestartPolicy::default() };
             let bound = RESTART_DELAY_MAX.max(Duration::from_millis(delay_ms));
             prop_assert!(delay(&policy, before) <= bound);
             prop_assert!(delay(&policy, before) <= delay(&policy, before.saturating_add(1)));

@@ -206,6 +206,6 @@ impl World {
 }
 
 fn with_policy(mut service: Service, condition: RestartCondition, attempts_max: Option<u64>) -> Service {
-    service.spec.task.restart = RestartPolicy { condition, delay_ms: 1_000, attempts_max };
+    service.spec.task.restart = RestartPolicy { condition, delay_ms: 1_000, attempts_max, window_ms: None };
     service
 }

@@ -1,6 +1,7 @@
 //! Tasks: what one task of a service runs, and when another follows it.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -80,12 +81,18 @@ pub struct RestartPolicy {
     pub condition: RestartCondition,
     /// Time before the first restart, in milliseconds; doubles with each failure in a row, up to [`RESTART_DELAY_MAX`].
     pub delay_ms: u64,
-    /// Restarts in a row before the slot is given up; absent means no bound.
+    /// Restarts in a row, or within `window_ms`, before the slot is given up; absent means no bound.
     pub attempts_max: Option<u64>,
+    /// Of how long ago restarts count towards `attempts_max`, in milliseconds; absent means those in a row.
+    #[serde(default)]
+    pub window_ms: Option<u64>,
 }
 
 /// Longest time between two starts in a slot whose tasks keep failing.
 pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Restarts that can be counted within a window.
+const ATTEMPTS_IN_WINDOW_MAX: u64 = 1_000;
 
 /// After which ends of a task another is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +108,7 @@ pub enum RestartCondition {
 impl Default for RestartPolicy {
     /// Any end, one second apart at first, without a bound.
     fn default() -> Self {
-        Self { condition: RestartCondition::Any, delay_ms: 1_000, attempts_max: None }
+        Self { condition: RestartCondition::Any, delay_ms: 1_000, attempts_max: None, window_ms: None }
     }
 }
 
@@ -137,6 +144,11 @@ impl TaskSpec {
     pub(super) fn check(&self) -> Result<(), SpecError> {
         if self.image.reference.is_empty() {
             return Err(SpecError::NoImage);
+        }
+        let many = self.restart.attempts_max.is_some_and(|most| most > ATTEMPTS_IN_WINDOW_MAX);
+        if self.restart.window_ms.is_some() && many {
+            let reason = format!("with a window, at most {ATTEMPTS_IN_WINDOW_MAX} attempts can be counted");
+            return Err(SpecError::Option { what: "restart policy", reason });
         }
         self.container.check()?;
         self.health.as_ref().map_or(Ok(()), HealthCheck::check)

@@ -195,10 +195,12 @@ fn restart(policy: &TaskSpecRestartPolicy) -> Result<RestartPolicy, AcceptError>
     let attempts = u64::try_from(policy.max_attempts.unwrap_or_default())
         .map_err(|_| AcceptError::Invalid { field, reason: "it is negative".to_owned() })?;
     let delay = policy.delay.map(|ns| milliseconds("RestartPolicy.Delay", ns)).transpose()?;
+    let window = policy.window.map(|ns| milliseconds("RestartPolicy.Window", ns)).transpose()?;
     Ok(RestartPolicy {
         condition,
         delay_ms: delay.unwrap_or(defaults.delay_ms),
         attempts_max: (attempts > 0).then_some(attempts),
+        window_ms: window.filter(|window| *window > 0),
     })
 }
 

@@ -39,11 +39,6 @@ fn task(task: &TaskSpec) -> Result<(), AcceptError> {
         (task.plugin_spec.is_some(), "plugins as services", "TaskTemplate.PluginSpec"),
         (task.network_attachment_spec.is_some(), "network attachments", "TaskTemplate.NetworkAttachmentSpec"),
         (!matches!(runtime, "" | "container"), "other runtimes than containers", "TaskTemplate.Runtime"),
-        (
-            task.restart_policy.as_ref().is_some_and(|policy| number(policy.window)),
-            "--restart-window",
-            "RestartPolicy.Window",
-        ),
     ])?;
     task.resources.as_ref().map_or(Ok(()), resources)?;
     task.container_spec.as_ref().map_or(Ok(()), container)

@@ -124,6 +124,6 @@ fn restart(policy: &RestartPolicy) -> TaskSpecRestartPolicy {
         condition: Some(condition),
         delay: Some(nanoseconds(policy.delay_ms)),
         max_attempts: Some(policy.attempts_max.map_or(0, |attempts| i64::try_from(attempts).unwrap_or(i64::MAX))),
-        window: None,
+        window: policy.window_ms.map(nanoseconds),
     }
 }

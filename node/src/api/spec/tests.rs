@@ -90,7 +90,6 @@ fn what_shoal_does_not_have_is_refused_by_its_name() {
             json!({ "GenericResources": [{ "DiscreteResourceSpec": { "Kind": "gpu", "Value": 1 } }] }),
             "--generic-resource",
         ),
-        ("TaskTemplate/RestartPolicy".to_owned(), json!({ "Window": 1 }), "--restart-window"),
         ("TaskTemplate/LogDriver".to_owned(), json!({ "Name": "syslog" }), "log drivers besides json-file"),
         (
             "TaskTemplate/LogDriver".to_owned(),
@@ -284,8 +283,9 @@ prop_compose! {
         ],
         delay_ms in 0..1_000_000_000_u64,
         attempts_max in option::of(1..1_000_u64),
+        window_ms in option::of(1..1_000_000_000_u64),
     ) -> RestartPolicy {
-        RestartPolicy { condition, delay_ms, attempts_max }
+        RestartPolicy { condition, delay_ms, attempts_max, window_ms }
     }
 }
 

@@ -172,9 +172,12 @@ struct RestartFlags {
     /// Wait this long before the first restart; doubles with each failure in a row [default: 1s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     restart_delay: Option<Duration>,
-    /// Give up after this many restarts in a row; 0 is never.
+    /// Give up after this many restarts, in a row or within --restart-window; 0 is never.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
     restart_max_attempts: Option<i64>,
+    /// Count the restarts of so long only; 0s counts those in a row.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    restart_window: Option<Duration>,
 }
 
 /// After which ends of a task another is started.
@@ -329,6 +332,7 @@ impl RestartFlags {
         set(&mut policy.condition, condition);
         set(&mut policy.delay, self.restart_delay.map(nanoseconds));
         set(&mut policy.max_attempts, self.restart_max_attempts);
+        set(&mut policy.window, self.restart_window.map(nanoseconds));
     }
 }
 
