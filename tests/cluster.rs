@@ -9,6 +9,7 @@ mod bad_days;
 mod bad_input;
 mod lone_days;
 mod options;
+mod services;
 mod stacks;
 mod support;
 mod tasks;
@@ -89,6 +90,14 @@ const IN_LAB: &[(&str, InLab)] = &[
     (
         "dockers_client_manages_the_volumes_of_the_node_it_asks",
         options::dockers_client_manages_the_volumes_of_the_node_it_asks,
+    ),
+    (
+        "no_request_fails_while_a_service_is_updated_rolled_back_and_moved",
+        services::no_request_fails_while_a_service_is_updated_rolled_back_and_moved,
+    ),
+    (
+        "an_update_that_fails_is_paused_with_the_reason_and_rolled_back",
+        services::an_update_that_fails_is_paused_with_the_reason_and_rolled_back,
     ),
     ("a_stack_is_deployed_changed_and_removed", stacks::a_stack_is_deployed_changed_and_removed),
     ("dockers_client_deploys_a_stack_and_removes_it", stacks::dockers_client_deploys_a_stack_and_removes_it),

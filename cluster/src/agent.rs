@@ -33,6 +33,7 @@ use crate::reports::item::Failures;
 use crate::reports::task::{TaskReport, TaskState};
 
 mod block;
+mod drain;
 mod reconcile;
 mod restart;
 mod rolling;
@@ -247,12 +248,6 @@ impl Agent {
             let retry_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
             self.actions.push_back(AgentAction::Notify(Event::TaskFailed { id, retry_ms }));
         }
-    }
-
-    /// Asks a task to end.
-    fn stop(&mut self, now: Now, id: TaskId) {
-        self.advance(now, id, TaskState::Stopping);
-        self.actions.push_back(AgentAction::Task(TaskCommand::Stop(id)));
     }
 
     /// Returns the tasks of which something may still run, by slot.

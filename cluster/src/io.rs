@@ -5,6 +5,7 @@ mod command;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,10 @@ pub enum Action {
     Notify(Event),
 }
 
+/// How long a task that others stand in for goes on after it has left names: as long as an answer of the DNS server may be
+/// kept (1 s), and some for the news to get around.
+pub const DRAIN: Duration = Duration::from_millis(1_500);
+
 /// What the agent wants of the executor. Idempotent: doing it twice is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "plain values, moved once or twice; a box would show at every use")]
@@ -64,6 +69,8 @@ pub enum TaskCommand {
     Start(TaskOrder),
     /// Ask it to end, then make it; answer with [`TaskEvent::Ended`].
     Stop(TaskId),
+    /// The same after [`DRAIN`]: it is in no names any more, but clients may have been told of it just before.
+    Drain(TaskId),
     /// Forget what is left of an ended task, its logs included.
     Remove(TaskId),
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use oci_spec::image::ImageConfiguration;
 use shoal_cluster::intent::service::container::MountSource;
+use shoal_cluster::io::DRAIN;
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
 use shoal_dns::DnsServer;
 use shoal_overlay::Overlay;
@@ -98,7 +99,17 @@ pub async fn run(host: Arc<Host>, mut commands: mpsc::UnboundedReceiver<TaskComm
                     host.jobs.spawn(start(Arc::clone(&host), order, stop));
                 }
             }
-            TaskCommand::Stop(id) => match jobs.get(&id) {
+            TaskCommand::Drain(id) if jobs.contains_key(&id) => {
+                let stop = jobs[&id].clone();
+                // A job that ends before then does not listen any more.
+                host.jobs.spawn(async move {
+                    tokio::select! {
+                        () = tokio::time::sleep(DRAIN) => stop.cancel(),
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            TaskCommand::Stop(id) | TaskCommand::Drain(id) => match jobs.get(&id) {
                 Some(stop) => stop.cancel(),
                 None => host.tell(TaskEvent::Ended { id, exit_code: None, error: String::new() }),
             },

@@ -94,7 +94,7 @@ impl Agent {
             };
             unwanted.extend(kept.iter().skip(1).map(|(id, ..)| *id).filter(|id| Some(*id) != elder));
             for id in unwanted {
-                self.stop(now, id);
+                self.stop(now, id, sources);
             }
         }
     }
@@ -149,7 +149,7 @@ impl Agent {
                 if stops {
                     // From now on it has moved, whatever becomes of the slots before it.
                     self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision)).follow(aim.revision);
-                    self.stop(now, id);
+                    self.stop(now, id, sources);
                 }
             }
         }

@@ -34,6 +34,7 @@ struct World {
     containers: BTreeMap<TaskId, (TaskOrder, bool)>,
     started: Vec<TaskOrder>,
     removed: Vec<TaskId>,
+    drained: Vec<TaskId>,
     stopping: BTreeSet<TaskId>,
     events: Vec<Event>,
     /// Whether containers run, and end when asked, at once.
@@ -55,6 +56,7 @@ impl World {
             containers: BTreeMap::new(),
             started: Vec::new(),
             removed: Vec::new(),
+            drained: Vec::new(),
             stopping: BTreeSet::new(),
             events: Vec::new(),
             obedient: true,
@@ -133,7 +135,8 @@ impl World {
                     self.run(id);
                 }
             }
-            AgentAction::Task(TaskCommand::Stop(id)) => {
+            AgentAction::Task(command @ (TaskCommand::Stop(id) | TaskCommand::Drain(id))) => {
+                self.drained.extend(matches!(command, TaskCommand::Drain(_)).then_some(id));
                 self.stopping.insert(id);
                 if self.obedient {
                     self.stop(id);

@@ -243,7 +243,7 @@ impl World {
                 self.later(number, Input::Task(TaskEvent::Starting(id)));
                 self.later(number, Input::Task(TaskEvent::Running(id)));
             }
-            TaskCommand::Stop(id) => {
+            TaskCommand::Stop(id) | TaskCommand::Drain(id) => {
                 self.nodes[number].containers.remove(&id);
                 let ended = TaskEvent::Ended { id, exit_code: Some(0), error: String::new() };
                 self.later(number, Input::Task(ended));

@@ -5,6 +5,7 @@
 use shoal_cluster::intent::constraint::Attribute;
 use shoal_cluster::intent::node::Availability;
 
+use super::replicas;
 use crate::world::World;
 
 /// Compares every container with the constraints of its service and the labels of its node.
@@ -24,7 +25,7 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
                     Attribute::Hostname => node.name().to_owned(),
                     other => return Err(format!("the workload draws no constraint on {other:?}")),
                 };
-                if (present == constraint.value) != constraint.equal {
+                if (present == constraint.value) != constraint.equal && !replicas::is_left(core, node.id, order) {
                     let what = format!("{}.{}", order.service_name, order.slot);
                     return Err(format!("node {index} runs {what}, which it may not: {constraint:?} is {present:?}"));
                 }

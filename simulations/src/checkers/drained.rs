@@ -2,6 +2,7 @@
 
 use shoal_cluster::intent::node::Availability;
 
+use super::replicas;
 use crate::world::World;
 
 /// Looks for containers on nodes that are drained by what the first node that is up knows.
@@ -10,7 +11,7 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
     for (index, node) in world.nodes.iter().enumerate() {
         let wanted = core.intent().nodes().get(&node.id).map(|wanted| wanted.spec.availability);
         if wanted == Some(Availability::Drain)
-            && let Some(order) = node.containers.running().next()
+            && let Some(order) = node.containers.running().find(|order| !replicas::is_left(core, node.id, order))
         {
             return Err(format!("node {index} is drained and runs {}.{}", order.service_name, order.slot));
         }

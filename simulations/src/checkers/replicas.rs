@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_cluster::intent::service::{Mode, Service};
 use shoal_cluster::intent::update::{UpdateOrder, Verdict};
 use shoal_cluster::plan::rollout::Goal;
-use shoal_cluster::{Cluster, NodeId, ServiceId};
+use shoal_cluster::{Cluster, NodeId, ServiceId, TaskOrder};
 
 use crate::workload;
 use crate::world::World;
@@ -72,6 +72,12 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Tells whether a task may run on where its slot no longer is, because what its slot's node tries to run may never run.
+pub(super) fn is_left(core: &Cluster, node: NodeId, order: &TaskOrder) -> bool {
+    let slot = wanted(core).remove(&(order.service, order.slot));
+    slot.is_some_and(|slot| slot.left && slot.revision != Some(order.revision) && slot.at.is_some_and(|at| at != node))
 }
 
 /// Returns how many slots may be empty while a rollout is paused: as many as may be under way, and as may have failed.

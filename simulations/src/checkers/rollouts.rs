@@ -165,7 +165,8 @@ impl Moves {
         };
         moved.under_way.retain(|slot, _| !arrived(*slot));
         let Some(core) = &nodes[node].core else { return Ok(()) };
-        if arrived(slot) {
+        // One that began to move when it might goes on, whatever began since.
+        if arrived(slot) || moved.under_way.contains_key(&slot) {
             return Ok(());
         }
         let known: BTreeSet<u32> = core.plan().assignments.slots(&service.id).map(|(slot, _)| slot).collect();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use shoal_cluster::intent::key::Kind;
+use shoal_cluster::io::DRAIN;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, TaskId};
 
@@ -223,6 +224,7 @@ impl World {
 
     fn task(&mut self, node: usize, command: TaskCommand) {
         self.trace.record(self.at_us, node, "task", format!("{command:?}").as_bytes());
+        let drains = matches!(command, TaskCommand::Drain(_));
         let slow = if self.options.has(Fault::SlowPull) && !self.healed { SLOW_START_MS } else { START_MS };
         match command {
             TaskCommand::Start(order) => {
@@ -236,7 +238,7 @@ impl World {
                     self.queue_at(delay, Event::Started { node, id });
                 }
             }
-            TaskCommand::Stop(id) => {
+            TaskCommand::Stop(id) | TaskCommand::Drain(id) => {
                 if self.sabotaged(node, Sabotage::KeepTasks) {
                     return;
                 }
@@ -249,7 +251,11 @@ impl World {
                 }
                 let hangs = container.hangs && !self.healed;
                 let delay = if hangs { KILL_MS } else { 5 + self.containers.below(200) };
-                self.queue_at(Duration::from_millis(delay), Event::Ended { node, id, exit_code: Some(0), error: "" });
+                let drain = if drains { DRAIN } else { Duration::ZERO };
+                self.queue_at(
+                    drain + Duration::from_millis(delay),
+                    Event::Ended { node, id, exit_code: Some(0), error: "" },
+                );
             }
             TaskCommand::Remove(id) => {
                 if self.nodes[node].containers.find(&id).is_some() {

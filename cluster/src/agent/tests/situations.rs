@@ -514,3 +514,14 @@ fn a_task_ends_where_its_constraints_are_met_no_longer_though_no_node_takes_it()
     world.settle();
     assert_eq!(world.running(), []);
 }
+
+#[test]
+fn a_task_drains_only_if_others_answer_in_its_place() {
+    for (from, to, drained) in [(3, 2, 1), (3, 1, 2), (1, 0, 0)] {
+        let mut world = World::new(&[service(1, "web", from, 1)]).recovered(Vec::new());
+        assert_eq!(world.running().len(), from as usize);
+        world.intent.write_service(2, &service(1, "web", to, 1));
+        world.settle();
+        assert_eq!((world.running().len(), world.drained.len()), (to as usize, drained), "{from} to {to}");
+    }
+}
