@@ -52,6 +52,15 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("logs_of_three_nodes_are_merged_and_followed", tasks::logs_of_three_nodes_are_merged_and_followed),
     ("commands_run_in_tasks_of_other_nodes", tasks::commands_run_in_tasks_of_other_nodes),
     ("containers_are_shown_measured_and_ended", tasks::containers_are_shown_measured_and_ended),
+    // Before a second shoal is started in node3's network, which takes the route to the IPv4 pool and removes it at its end.
+    (
+        "no_request_fails_while_a_service_is_updated_rolled_back_and_moved",
+        services::no_request_fails_while_a_service_is_updated_rolled_back_and_moved,
+    ),
+    (
+        "an_update_that_fails_is_paused_with_the_reason_and_rolled_back",
+        services::an_update_that_fails_is_paused_with_the_reason_and_rolled_back,
+    ),
     ("a_second_demo_is_refused_while_one_is_kept", a_second_demo_is_refused_while_one_is_kept),
     ("wrong_api_requests_are_refused_with_a_message", bad_input::wrong_api_requests_are_refused_with_a_message),
     ("an_update_of_a_stale_version_is_out_of_sequence", bad_input::an_update_of_a_stale_version_is_out_of_sequence),
@@ -90,14 +99,6 @@ const IN_LAB: &[(&str, InLab)] = &[
     (
         "dockers_client_manages_the_volumes_of_the_node_it_asks",
         options::dockers_client_manages_the_volumes_of_the_node_it_asks,
-    ),
-    (
-        "no_request_fails_while_a_service_is_updated_rolled_back_and_moved",
-        services::no_request_fails_while_a_service_is_updated_rolled_back_and_moved,
-    ),
-    (
-        "an_update_that_fails_is_paused_with_the_reason_and_rolled_back",
-        services::an_update_that_fails_is_paused_with_the_reason_and_rolled_back,
     ),
     ("a_stack_is_deployed_changed_and_removed", stacks::a_stack_is_deployed_changed_and_removed),
     ("dockers_client_deploys_a_stack_and_removes_it", stacks::dockers_client_deploys_a_stack_and_removes_it),

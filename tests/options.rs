@@ -216,6 +216,12 @@ pub(crate) fn a_healthy_task_still_counts_when_its_daemon_comes_back(lab: &mut L
     lab.ok(&format!("service create --detach --name kept {check} whoami:latest"))?;
     lab.settle("kept", 1)?;
     let before = lab.nodes[0].running("kept")?[0]["ID"].clone();
+    // Any node tells how a task of another is.
+    let path = format!("/containers/{}/json", before.as_str().context("an id")?);
+    let health = lab.nodes[0].api("GET", &path, b"")?.1["State"]["Health"].clone();
+    ensure!(health["Status"] == "healthy" && health["FailingStreak"] == 0, "{health}");
+    let last = health["Log"].as_array().and_then(|log| log.last()).context("a try")?;
+    ensure!(last["ExitCode"] == 0 && last["Output"].as_str().is_some_and(|said| said.contains("200")), "{last}");
     lab.nodes[1].kill()?;
     lab.nodes[1].start()?;
     lab.settle("kept", 1)?;

@@ -23,6 +23,8 @@ use shoal_runtime::container::{ContainerProcess, ContainerSpec, ExecSpec, Exit, 
 use shoal_runtime::log::LogLine;
 use tokio::sync::mpsc;
 
+use crate::executor::health::Health;
+
 pub use local::Local;
 pub use remote::everywhere;
 pub use serve::serve;
@@ -182,6 +184,8 @@ pub struct Details {
     pub started_at_ms: u64,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
+    /// How it is, if it has a health check.
+    pub health: Option<Health>,
 }
 
 /// What a container uses, and what its machine has.

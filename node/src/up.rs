@@ -180,7 +180,7 @@ impl Node {
             jobs: TaskTracker::new(),
         });
         serve_peers(&transport, &images);
-        let local: Arc<dyn Tasks> = Arc::new(reach::Local::new(host.runtime.clone()));
+        let local: Arc<dyn Tasks> = Arc::new(reach::Local::new(host.runtime.clone(), Arc::clone(&health)));
         reach::serve(&transport, Arc::clone(&local));
         let reach = reach::everywhere(own, local, transport.clone(), views.clone());
         tokio::spawn(admission::serve(

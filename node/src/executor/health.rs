@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
 use shoal_cluster::{TaskId, TaskOrder};
 use shoal_runtime::container::Runtime;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 mod probe;
 
-pub use probe::Probe;
+pub use probe::{OUTPUT_BYTES_MAX, Probe};
 
 /// Docker's default of [`HealthCheck::interval_ms`] and [`HealthCheck::timeout_ms`].
 const INTERVAL_MS: u64 = 30_000;
@@ -26,14 +27,14 @@ const START_INTERVAL_MS: u64 = 5_000;
 /// Docker's default of [`HealthCheck::retries`].
 const RETRIES: u32 = 3;
 /// Tries that are remembered of each task, as in Docker.
-const PROBES_KEPT: usize = 5;
+pub const PROBES_KEPT: usize = 5;
 /// Pause after the first try of a task that starts; doubles from try to try, up to the interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Docker's shell for command lines.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// What is known of a task's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// How it is.
     pub status: HealthStatus,
@@ -44,7 +45,7 @@ pub struct Health {
 }
 
 /// How a task is. Docker's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthStatus {
     /// No try has succeeded yet. Entered at the start.
     #[default]
@@ -53,6 +54,17 @@ pub enum HealthStatus {
     Healthy,
     /// Entered by as many failures in a row as the check allows; the task is ended.
     Unhealthy,
+}
+
+impl HealthStatus {
+    /// Returns Docker's word in an inspection.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 impl std::fmt::Display for HealthStatus {

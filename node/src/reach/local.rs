@@ -4,6 +4,7 @@ mod exec;
 mod logs;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,6 +14,7 @@ use shoal_runtime::container::{ContainerState, Runtime, RuntimeError, StartError
 use tokio::sync::mpsc;
 
 use super::{Answer, Details, ExecAsk, LogAsk, Question, ReachError, Said, Sample, Session, Tasks};
+use crate::executor::health::HealthBoard;
 use crate::executor::{self, ORDER_LABEL};
 use crate::host;
 use crate::images::chain;
@@ -28,12 +30,13 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug)]
 pub struct Local {
     runtime: Runtime,
+    health: Arc<HealthBoard>,
 }
 
 impl Local {
-    /// Reaches the containers of this runtime.
-    pub fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    /// Reaches the containers of this runtime, whose health is told on this board.
+    pub fn new(runtime: Runtime, health: Arc<HealthBoard>) -> Self {
+        Self { runtime, health }
     }
 
     async fn answer(self, task: TaskId, question: Question) -> Result<Answer, ReachError> {
@@ -83,7 +86,8 @@ impl Local {
             ContainerState::Running { pid } => (Some(pid), None),
             ContainerState::Exited(exit) => (None, Some(exit)),
         };
-        Ok(Details { spec, pid, started_at_ms: status.started_at_ms, exit })
+        let health = self.health.of(&task);
+        Ok(Details { spec, pid, started_at_ms: status.started_at_ms, exit, health })
     }
 }
 

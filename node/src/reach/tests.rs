@@ -1,6 +1,6 @@
 //! Tasks that say what they are told to, and the way to them over real transports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::*;
+use crate::executor::health::{HealthStatus, OUTPUT_BYTES_MAX, Probe};
 use crate::transport::tests::Node;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,6 +115,16 @@ impl Tasks for Scripted {
                 pid: Some(42),
                 started_at_ms: 1_000,
                 exit: None,
+                health: Some(Health {
+                    status: HealthStatus::Unhealthy,
+                    failing_streak: 3,
+                    probes: VecDeque::from([Probe {
+                        started_at_ms: 1_000,
+                        ended_at_ms: 2_000,
+                        exit_code: 1,
+                        output: "é".repeat(OUTPUT_BYTES_MAX),
+                    }]),
+                }),
             }))),
             Question::Sample => Ok(Answer::Sample(Box::new(Sample {
                 stats: Stats { cpu_ns: 5, memory_bytes: 4_096, pids: 2, ..Stats::default() },

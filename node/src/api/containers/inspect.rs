@@ -13,6 +13,7 @@ use crate::api::params::Segment;
 use crate::api::spec::image_text;
 use crate::api::time::rfc3339;
 use crate::api::{NodeHandle, lookup};
+use crate::executor::health::{Health, OUTPUT_BYTES_MAX, PROBES_KEPT, Probe};
 use crate::reach::Details;
 
 /// What Docker writes for a time that has not come.
@@ -76,7 +77,7 @@ fn show(views: &Views, task: &TaskView, details: &Details) -> Value {
     })
 }
 
-/// Shows where it is in its life. Health belongs here too, as `Health`, once the executor knows it.
+/// Shows where it is in its life and, if it has a check, how it is.
 fn state(details: &Details) -> Value {
     let exit = details.exit.as_ref();
     let status = match (details.pid, exit) {
@@ -84,7 +85,7 @@ fn state(details: &Details) -> Value {
         (None, Some(_)) => "exited",
         (None, None) => "created",
     };
-    json!({
+    let mut state = json!({
         "Status": status,
         "Running": details.pid.is_some(),
         "Paused": false,
@@ -96,6 +97,28 @@ fn state(details: &Details) -> Value {
         "Error": exit.and_then(|exit| exit.error.clone()).unwrap_or_default(),
         "StartedAt": time(details.started_at_ms),
         "FinishedAt": time(exit.map_or(0, |exit| exit.finished_at_ms)),
+    });
+    if let Some(health) = &details.health {
+        state["Health"] = show_health(health);
+    }
+    state
+}
+
+/// Shows the last tries, within Docker's bounds whatever another node says.
+fn show_health(health: &Health) -> Value {
+    let probe = |probe: &Probe| {
+        json!({
+            "Start": time(probe.started_at_ms),
+            "End": time(probe.ended_at_ms),
+            "ExitCode": probe.exit_code,
+            "Output": &probe.output[..probe.output.floor_char_boundary(OUTPUT_BYTES_MAX)],
+        })
+    };
+    let older = health.probes.len().saturating_sub(PROBES_KEPT);
+    json!({
+        "Status": health.status.word(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.probes.iter().skip(older).map(probe).collect::<Vec<_>>(),
     })
 }
 

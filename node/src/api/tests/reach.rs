@@ -12,6 +12,7 @@ use tower::ServiceExt;
 use super::shoal::Shoal;
 use super::{ask, get, refused, send};
 use crate::api;
+use crate::executor::health::OUTPUT_BYTES_MAX;
 
 /// Returns the frames of a multiplexed stream, none of which is long.
 fn frames(text: &Value) -> Vec<(u8, String)> {
@@ -98,6 +99,10 @@ async fn a_followed_log_shows_what_is_there_and_stays_open() {
 async fn a_container_is_shown_and_asked_by_name() {
     let container = get("/containers/web.2/json").await;
     assert_eq!(container["State"]["Status"], "running");
+    let health = &container["State"]["Health"];
+    assert_eq!((&health["Status"], &health["FailingStreak"]), (&json!("unhealthy"), &json!(3)));
+    // Another node may say more than it should.
+    assert_eq!(health["Log"][0]["Output"].as_str().map(str::len), Some(OUTPUT_BYTES_MAX));
     assert_eq!((&container["Path"], &container["Node"]["Name"]), (&json!("serve"), &json!("node-b")));
     assert_eq!(container["Config"]["Labels"]["com.docker.swarm.service.name"], "web");
     let sample = get("/containers/web.1/stats?stream=0&one-shot=1").await;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use shoal_cluster::TaskOrder;
 use shoal_cluster::intent::service::health::{HealthCheck, HealthTest};
 use shoal_runtime::container::{Exec, ExecSpec, Runtime};
@@ -16,7 +17,7 @@ use crate::api::time::now_ms;
 use crate::images::chain;
 
 /// Most of an output that is kept, in bytes, as in Docker.
-const OUTPUT_BYTES_MAX: usize = 4096;
+pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// Most that is read of an answer before its first line must have ended.
 const STATUS_LINE_BYTES_MAX: u64 = 1024;
 /// How long a command that was killed may keep its output open.
@@ -25,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const NO_EXIT_CODE: i32 = -1;
 
 /// What became of one try.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// Milliseconds since the Unix epoch.
     pub started_at_ms: u64,
