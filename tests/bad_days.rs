@@ -64,9 +64,13 @@ pub(crate) fn a_token_of_another_shoal_is_refused(lab: &mut Lab) -> Result<()> {
     ensure!(!foreigner.socket.exists() || !foreigner.said().contains("member"), "{}", foreigner.said());
     let said = lab.ok("node ls")?;
     ensure!(!said.contains("foreigner") && !said.contains("other"), "a stranger is a member:\n{said}");
+    ensure!(founder.said().contains("belongs to interface"), "{}", founder.said());
     for stranger in [&founder, &foreigner] {
         lab.stop(stranger)?;
     }
+    let route = ["-n", &lab.nodes[2].namespace, "-4", "route", "show", "10.64.0.0/10"];
+    let route = text(&std::process::Command::new("ip").args(route).output()?);
+    ensure!(route.contains("shoal0"), "the stranger took the route to the tasks of node3: {route:?}");
     Ok(())
 }
 

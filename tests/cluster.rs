@@ -52,7 +52,6 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("logs_of_three_nodes_are_merged_and_followed", tasks::logs_of_three_nodes_are_merged_and_followed),
     ("commands_run_in_tasks_of_other_nodes", tasks::commands_run_in_tasks_of_other_nodes),
     ("containers_are_shown_measured_and_ended", tasks::containers_are_shown_measured_and_ended),
-    // Before a second shoal is started in node3's network, which takes the route to the IPv4 pool and removes it at its end.
     (
         "no_request_fails_while_a_service_is_updated_rolled_back_and_moved",
         services::no_request_fails_while_a_service_is_updated_rolled_back_and_moved,

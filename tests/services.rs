@@ -86,8 +86,10 @@ pub(crate) fn no_request_fails_while_a_service_is_updated_rolled_back_and_moved(
     if !has_docker() {
         return skip("the docker client is not installed");
     }
+    // Without a health check a task has its name once its process is started, which is before it listens.
     let create = "service create --detach --name page --replicas 6 --update-monitor 300ms --rollback-monitor 300ms";
-    lab.ok(&format!("{create} --update-parallelism 2 --update-order start-first {PAGE}"))?;
+    let health = "--health-tcp 80 --health-start-interval 100ms --health-start-period 10s";
+    lab.ok(&format!("{create} --update-parallelism 2 --update-order start-first {health} {PAGE}"))?;
     lab.settle("page", 6)?;
     let load: Vec<Load> = lab.nodes[..2].iter().map(|node| Load::start(node, "page")).collect();
     // Docker's client shows the progress of each task, and returns when all have arrived.
@@ -113,12 +115,14 @@ pub(crate) fn no_request_fails_while_a_service_is_updated_rolled_back_and_moved(
     lab.ok("service scale --detach page=3")?;
     lab.settle("page", 3)?;
     std::thread::sleep(Duration::from_secs(2));
-    for (load, node) in load.into_iter().zip(&lab.nodes) {
-        let (requests, failed) = load.end()?;
+    let ended: Vec<_> = load.into_iter().map(Load::end).collect();
+    lab.ok("service rm page")?;
+    for (ended, node) in ended.into_iter().zip(&lab.nodes) {
+        let (requests, failed) = ended?;
         println!("     {requests} requests from {}, {} failed", node.name, failed.len());
         ensure!(requests > 100 && failed.is_empty(), "{} of {requests} failed: {failed:#?}", failed.len());
     }
-    lab.ok("service rm page").map(drop)
+    Ok(())
 }
 
 pub(crate) fn an_update_that_fails_is_paused_with_the_reason_and_rolled_back(lab: &mut Lab) -> Result<()> {

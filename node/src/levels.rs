@@ -18,6 +18,8 @@ use crate::transport::Transport;
 const DNS_PORT: u16 = 53;
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How soon it is looked again at what went well: others may change interfaces and routes.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What the levels are carried to.
 pub struct Edges {
@@ -42,7 +44,7 @@ pub async fn carry(edges: Edges, mut views: watch::Receiver<Arc<Views>>) {
         let done = plug(&edges, &present, &mut listening).await;
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if !done => {}
+            () = tokio::time::sleep(if done { LOOK_AGAIN } else { RETRY }) => {}
         }
     }
 }

@@ -139,8 +139,8 @@ impl Overlay {
         self.listen
     }
 
-    /// Makes addresses, routes and connections those of `routes`. Level-based: what is so already stays, and after an
-    /// error the next call tries again what is missing. When it returns, the node's own addresses can be listened on;
+    /// Makes addresses, routes and connections those of `routes`. Level-based: what is so already stays, and the next call
+    /// tries again what failed, or sets again what others have removed; call it every few seconds. When it returns, the node's own addresses can be listened on;
     /// connections come up later.
     pub async fn set_routes(&self, routes: Routes) -> Result<(), LinkError> {
         let own = routes.own;

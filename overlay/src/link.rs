@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use shoal_cluster::plan::addresses::{Addresses, Block, POOL_V4};
 use tokio::task::JoinHandle;
@@ -75,6 +75,18 @@ pub enum LinkError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Something else carries the packets to the addresses of tasks: another shoal, or a network of the same range.
+    #[error(
+        "the route to {pool}/{prefix}, the tasks of all nodes, belongs to interface {interface}: run one shoal per network namespace, and no other network of that range"
+    )]
+    PoolTaken {
+        /// The range of all tasks' addresses.
+        pool: Ipv4Addr,
+        /// Its prefix length.
+        prefix: u8,
+        /// Number of the interface, as `ip link` shows it.
+        interface: u32,
     },
     /// The overlay is shutting down.
     #[error("the overlay has stopped: restart the node")]
@@ -176,12 +188,34 @@ impl Netlink {
         Ok(index)
     }
 
-    /// Gives the TUN the node's own addresses in `own`, and routes the pools of the whole overlay into it.
+    /// Returns the interface that the route to exactly this IPv4 range leads to, if there is one.
+    async fn route_to(&self, pool: Ipv4Addr, prefix: u8) -> Result<Option<u32>, LinkError> {
+        let mut routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let listing = |error| refused(format!("list the routes to {pool}/{prefix}"), error);
+        while let Some(route) = routes.try_next().await.map_err(listing)? {
+            let leads = route.attributes.contains(&RouteAttribute::Destination(RouteAddress::Inet(pool)))
+                && route.header.destination_prefix_length == prefix;
+            let interface = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            if leads && interface.is_some() {
+                return Ok(interface);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the TUN the node's own addresses in `own`, and routes the pools of the whole overlay into it. A route of
+    /// another interface stays as it is.
     pub(crate) async fn set_own(&self, tun: u32, own: &Block) -> Result<(), LinkError> {
         let addresses = own.node();
         self.set_addresses(tun, &addresses).await?;
         if let Some(source) = addresses.v4 {
             let (pool, prefix) = POOL_V4;
+            if let Some(interface) = self.route_to(pool, prefix).await?.filter(|interface| *interface != tun) {
+                return Err(LinkError::PoolTaken { pool, prefix, interface });
+            }
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(pool, prefix)
                 .output_interface(tun)

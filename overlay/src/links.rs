@@ -4,6 +4,7 @@
 //! namespace of a thread, so all of it happens on the one that was started with the overlay.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use shoal_cluster::plan::addresses::{Addresses, Block};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,9 @@ const QUEUE: usize = 256;
 
 /// Links that are removed together: the kernel waits for all processors at each removal, once for all of a group.
 const DETACHED_AT_ONCE: usize = 64;
+
+/// How long it is believed that addresses and routes are as they were set: others may have removed them.
+const BELIEVED: Duration = Duration::from_secs(5);
 
 type Answer = oneshot::Sender<Result<(), LinkError>>;
 
@@ -41,8 +45,8 @@ struct Worker {
     netlink: Netlink,
     interface: u32,
     mtu: u16,
-    /// The block whose addresses the TUN has.
-    own: Option<Block>,
+    /// The block whose addresses the TUN has, and since when that is known.
+    own: Option<(Block, Instant)>,
 }
 
 impl Links {
@@ -53,7 +57,7 @@ impl Links {
         Ok(Self { wishes: Some(wishes), _thread: thread })
     }
 
-    /// Gives the TUN the addresses of the node in `own`, unless it has them.
+    /// Gives the TUN the addresses of the node in `own`, unless it was seen just now that it has them.
     pub(crate) async fn set_own(&self, own: Block) -> Result<(), LinkError> {
         self.ask(Wish::Own(own)).await
     }
@@ -136,12 +140,12 @@ impl Worker {
 
     async fn fulfil(&mut self, wish: Wish) -> Result<(), LinkError> {
         match wish {
-            Wish::Own(own) if self.own == Some(own) => Ok(()),
+            Wish::Own(own) if self.own.is_some_and(|(is, since)| is == own && since.elapsed() < BELIEVED) => Ok(()),
             Wish::Own(own) => {
                 // Until all of it is done, nothing is known: the next call then does it again.
                 self.own = None;
                 self.netlink.set_own(self.interface, &own).await?;
-                self.own = Some(own);
+                self.own = Some((own, Instant::now()));
                 Ok(())
             }
             Wish::Attach { key, pid, addresses } => veth::attach(&self.netlink, &key, pid, addresses, self.mtu).await,

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::id::NodeId;
@@ -442,6 +443,28 @@ fn a_new_block_re_addresses_the_node() {
     assert!(pair.hosts[0].run(move || UdpSocket::bind((v6, 0)).is_ok()));
 }
 
+/// Tells whether the route to the IPv4 addresses of all tasks leads to this interface.
+fn has_route(host: &Host, interface: &str) -> bool {
+    let shown = host.run(|| Command::new("ip").args(["-4", "route", "show", "10.64.0.0/10"]).output().unwrap());
+    String::from_utf8(shown.stdout).unwrap().contains(interface)
+}
+
+#[test]
+fn a_route_that_others_removed_comes_again() {
+    if !privileged() {
+        return;
+    }
+    let pair = Pair::new();
+    assert!(has_route(&pair.hosts[0], INTERFACE));
+    let removed =
+        pair.hosts[0].run(|| Command::new("ip").args(["-4", "route", "del", "10.64.0.0/10"]).status().unwrap());
+    assert!(removed.success() && !has_route(&pair.hosts[0], INTERFACE));
+    wait_until("the route is there again", || {
+        block_on(pair.node(0).set_routes(routes(0, &[1]))).unwrap();
+        has_route(&pair.hosts[0], INTERFACE)
+    });
+}
+
 #[test]
 fn a_second_node_in_one_namespace_says_what_is_taken_and_leaves_nothing() {
     if !privileged() {
@@ -461,7 +484,10 @@ fn a_second_node_in_one_namespace_says_what_is_taken_and_leaves_nothing() {
     other.listen.set_port(0);
     let other = pair.hosts[0].run(move || Overlay::start(other)).unwrap();
     assert_ne!(other.listen_address().port(), 0);
+    let refused = block_on(other.set_routes(routes(1, &[])));
+    assert!(matches!(refused, Err(LinkError::PoolTaken { .. })), "{refused:?}");
     drop(other);
+    assert!(has_route(&pair.hosts[0], INTERFACE), "the second node took the route of the first");
     assert!(!pair.hosts[0].has_interface("shoal1"));
     pair.wait_connected();
 }
