@@ -7,6 +7,7 @@
 
 mod bad_days;
 mod bad_input;
+mod jobs;
 mod lone_days;
 mod options;
 mod services;
@@ -99,6 +100,9 @@ const IN_LAB: &[(&str, InLab)] = &[
         "dockers_client_manages_the_volumes_of_the_node_it_asks",
         options::dockers_client_manages_the_volumes_of_the_node_it_asks,
     ),
+    ("a_job_runs_each_of_its_tasks_once", jobs::a_job_runs_each_of_its_tasks_once),
+    ("dockers_client_runs_jobs_and_waits_for_them", jobs::dockers_client_runs_jobs_and_waits_for_them),
+    ("what_a_job_did_while_its_daemon_was_dead_counts", jobs::what_a_job_did_while_its_daemon_was_dead_counts),
     ("a_stack_is_deployed_changed_and_removed", stacks::a_stack_is_deployed_changed_and_removed),
     ("dockers_client_deploys_a_stack_and_removes_it", stacks::dockers_client_deploys_a_stack_and_removes_it),
     (

@@ -34,6 +34,7 @@ use crate::reports::task::{TaskReport, TaskState};
 
 mod block;
 mod drain;
+mod jobs;
 mod reconcile;
 mod restart;
 mod rolling;
@@ -69,6 +70,10 @@ pub enum AgentAction {
     ClaimBlock(u16),
     /// Ask this node whether it stands by what it reported before it came up: a task here ends once it does.
     Await(NodeId),
+    /// Add that a slot of a job, in this revision, did its work here.
+    Complete(ServiceId, u64, u32),
+    /// Forget what this node said of a job, which is no more.
+    ForgetCompletions(ServiceId),
     /// Claim this volume for this node: the task that is started next makes it.
     ClaimVolume(VolumeName),
     /// Tell operators.
@@ -153,6 +158,7 @@ impl Agent {
         let sources = Sources { plan, intent, reports, membership };
         let block = self.settle_block(sources);
         self.await_successors(sources);
+        self.note_completions(sources);
         let mut goals = Goals::new(sources);
         self.watch_moved(now, sources, &mut goals);
         self.stop_unwanted(now, sources, block, &mut goals);

@@ -3,13 +3,15 @@
 mod objects;
 
 use alloc::vec::Vec;
+use core::mem::discriminant;
 
 use crate::Cluster;
+use crate::hash;
 use crate::id::{NodeId, RolloutId, ServiceId};
 use crate::intent::key::Key;
 use crate::intent::node::{NodeIntent, NodeSpec};
 use crate::intent::service::container::VolumeName;
-use crate::intent::service::{Mode, Service, ServiceSpec};
+use crate::intent::service::{Service, ServiceSpec};
 use crate::intent::update::{Rollout, Verdict};
 use crate::io::{Command, CommandError, Receipt};
 use crate::limits::SERVICES_MAX;
@@ -76,6 +78,9 @@ impl Cluster {
         if present.version != named {
             return Err(CommandError::OutOfSequence { name: name.clone(), named, present: present.version });
         }
+        if discriminant(&present.spec.mode) != discriminant(&spec.mode) {
+            return Err(CommandError::ModeChange(name.clone()));
+        }
         let service = self.successor(present, spec, false);
         self.write_service(service)
     }
@@ -101,19 +106,25 @@ impl Cluster {
     /// Returns a service with another spec. A rollout begins if the tasks are to run something else, and once more if one
     /// that has ended before its time is asked for again, or in another way.
     fn successor(&self, present: &Service, spec: ServiceSpec, backward: bool) -> Service {
-        let (verdict, revision) = (self.intent.verdict(present), spec.task.revision());
+        let (verdict, task) = (self.intent.verdict(present), spec.task.revision());
         let stands = match verdict {
             Verdict::Progressing | Verdict::Completed => true,
             Verdict::Paused | Verdict::RolledBack | Verdict::RollbackCompleted | Verdict::RollbackPaused => false,
         };
         let again =
             spec == present.spec || (spec.update, spec.rollback) != (present.spec.update, present.spec.rollback);
-        let begins = revision != present.revision || (!stands && again);
+        let begins = task != present.spec.task.revision() || (!stands && again);
         let dot = self.intent.next_dot();
         let rollout = Rollout {
             id: RolloutId::derive(&dot.actor.node, dot.actor.epoch, dot.counter),
             started_ms: self.now.wall_ms,
             backward,
+        };
+        let revision = match (spec.mode.is_job(), begins) {
+            (false, _) => task,
+            // What the same task did in an earlier run of the job does not count in this one.
+            (true, true) => hash::quick([task, rollout.id.0].into_iter()),
+            (true, false) => present.revision,
         };
         let history =
             if spec == present.spec { present.history.clone() } else { present.history_with(verdict.ended(), &spec) };
@@ -136,6 +147,9 @@ impl Cluster {
         let entry = self.intent.remove_service(self.now.wall_ms, &name);
         self.publish(entry);
         self.forget_verdict(verdict);
+        for entry in self.intent.forget_completions(self.now.wall_ms, id, None) {
+            self.publish(entry);
+        }
         Ok(Receipt::Done)
     }
 
@@ -170,8 +184,7 @@ impl Cluster {
 
     fn release_volume(&mut self, name: &VolumeName) -> Result<Receipt, CommandError> {
         let mounts = |service: &&Service| {
-            service.spec.mode == Mode::Replicated
-                && service.spec.task.container.volumes().any(|mounted| mounted == name)
+            !service.spec.mode.is_global() && service.spec.task.container.volumes().any(|mounted| mounted == name)
         };
         // With its node given up, the service is to make it anew: only whose node is up is in use.
         let in_use = self.intent.volumes().get(name).is_some_and(|node| self.membership.is_up(node));

@@ -7,6 +7,7 @@
 pub mod conflict;
 pub mod constraint;
 pub mod history;
+pub mod job;
 pub mod key;
 pub mod name;
 pub mod node;
@@ -372,7 +373,7 @@ impl Intent {
         self.graves.refresh(key, register);
         self.changes += 1;
         match key.kind() {
-            Some(Kind::Service | Kind::Node | Kind::Volume) => self.declared += 1,
+            Some(Kind::Service | Kind::Node | Kind::Volume | Kind::Completions) => self.declared += 1,
             Some(Kind::Block) => self.claims += 1,
             Some(Kind::Verdict) => self.verdicts += 1,
             Some(Kind::Network | Kind::Secret | Kind::Config | Kind::Part) | None => {}

@@ -76,6 +76,8 @@ pub enum Mutation {
     AssignmentsKept,
     /// A node that comes up is believed to run what it reported before.
     StaleReportBelieved,
+    /// What the tasks of jobs have done is not written down.
+    CompletionsForgotten,
     /// A member that was slow once counts as slow for ten minutes.
     SlowForLong,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
@@ -84,7 +86,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -119,6 +121,7 @@ impl Mutation {
         Self::StartFirstIgnored,
         Self::AssignmentsKept,
         Self::StaleReportBelieved,
+        Self::CompletionsForgotten,
         Self::SlowForLong,
     ];
 }

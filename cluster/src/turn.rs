@@ -223,6 +223,16 @@ impl Cluster {
                     let entry = self.intent.claim_volume(self.now.wall_ms, &name);
                     self.publish(entry);
                 }
+                AgentAction::Complete(service, revision, slot) => {
+                    let entry = self.intent.complete(self.now.wall_ms, &service, revision, slot);
+                    self.publish(entry);
+                }
+                AgentAction::ForgetCompletions(service) => {
+                    let own = self.own;
+                    for entry in self.intent.forget_completions(self.now.wall_ms, &service, Some(&own)) {
+                        self.publish(entry);
+                    }
+                }
                 AgentAction::Notify(event) => self.notify(event),
             }
         }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::intent::conflict::Conflict;
+use crate::intent::job::SlotSet;
 use crate::intent::node::NodeIntent;
 use crate::intent::object::{DataKind, DataSpec, NetworkSpec, Objects, Sealed};
 use crate::intent::service::Service;
@@ -39,6 +40,8 @@ pub struct Views {
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// Of each global service, the node of each slot: its slots have numbers that stand for nodes.
     pub globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>>,
+    /// Of each job, the slots that have done their work.
+    pub completed: BTreeMap<ServiceId, SlotSet>,
     /// Which node each named volume lives on.
     pub volumes: BTreeMap<VolumeName, NodeId>,
     /// How services are bound by their volumes; those that are not are left out.

@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod filters;
 mod images;
+mod jobs;
 mod limited;
 pub mod logs;
 mod lookup;

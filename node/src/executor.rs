@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::image::ImageConfiguration;
+use shoal_cluster::intent::service::RestartCondition;
 use shoal_cluster::intent::service::container::MountSource;
 use shoal_cluster::io::DRAIN;
 use shoal_cluster::{TaskCommand, TaskEvent, TaskId, TaskOrder, Views};
@@ -122,7 +123,8 @@ pub async fn run(host: Arc<Host>, mut commands: mpsc::UnboundedReceiver<TaskComm
     }
 }
 
-/// Finds the containers that outlived the node's last run: those that still run go on, the others are removed.
+/// Finds the containers that outlived the node's last run: those that still run go on, of those that did their work
+/// meanwhile it is told, the others are removed.
 async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
     files::clean(&host.files);
     let mut jobs = BTreeMap::new();
@@ -130,7 +132,8 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
     for container in host.runtime.list() {
         let order = order_of(&container);
         match (container.state, order) {
-            (ContainerState::Running { pid }, Some(order)) => orders.push((order, pid)),
+            (ContainerState::Running { pid }, Some(order)) => orders.push((order, Some(pid))),
+            (ContainerState::Exited(exit), Some(order)) if did_its_work(&order, &exit) => orders.push((order, None)),
             _ => {
                 if let Err(error) = host.runtime.remove(&container.id).await {
                     tracing::warn!(container = container.id, error = chain(&error), "cannot remove an old container");
@@ -146,8 +149,9 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
         tracing::warn!(error = chain(&error), "cannot remove the links of old tasks");
     }
     for (order, pid) in &orders {
+        let Some(pid) = *pid else { continue };
         tracing::info!(task = %order.id, service = %order.service_name, slot = order.slot, "adopted a running task");
-        if let Err(error) = host.overlay.attach(&order.id.to_string(), *pid, order.addresses).await {
+        if let Err(error) = host.overlay.attach(&order.id.to_string(), pid, order.addresses).await {
             tracing::warn!(task = %order.id, error = chain(&error), "cannot repair the link of a task");
         }
         introduce(host, order);
@@ -166,6 +170,11 @@ async fn recover(host: &Arc<Host>) -> BTreeMap<TaskId, CancellationToken> {
         });
     }
     jobs
+}
+
+/// Tells whether a task whose container has ended is not to be started again.
+fn did_its_work(order: &TaskOrder, exit: &Exit) -> bool {
+    order.spec.restart.condition != RestartCondition::Any && exit.code == 0 && exit.error.is_none()
 }
 
 /// One task from start to end.

@@ -10,6 +10,7 @@ mod durability;
 mod followed;
 pub(crate) mod forecast;
 mod graves;
+mod jobs;
 mod names;
 mod relay;
 mod replicas;
@@ -27,11 +28,12 @@ pub(crate) use names::stale;
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
 /// Every checker of a healed world, the cheap ones first.
-const ALL: [Checker; 11] = [
+const ALL: [Checker; 12] = [
     ("agreement", agreement::check),
     ("followed", followed::check),
     ("relay", relay::check),
     ("rollouts", rollouts::check),
+    ("jobs", jobs::check),
     ("replicas", replicas::check),
     ("drained", drained::check),
     ("constraints", constraints::check),

@@ -37,6 +37,8 @@ impl Container {
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
     live: BTreeMap<TaskId, Container>,
+    /// Those that did their work while there was no daemon to tell.
+    untold: Vec<TaskOrder>,
 }
 
 impl Containers {
@@ -85,6 +87,7 @@ impl Containers {
 
     /// Ends them all and returns them: the host lost its power.
     pub(crate) fn clear(&mut self) -> Vec<Container> {
+        self.untold.clear();
         std::mem::take(&mut self.live).into_values().collect()
     }
 
@@ -95,6 +98,16 @@ impl Containers {
             container.phase = Phase::Running;
         }
         self.live.values().map(|container| container.order.clone()).collect()
+    }
+
+    /// Keeps a container that did its work for the next daemon to find.
+    pub(crate) fn leave(&mut self, order: TaskOrder) {
+        self.untold.push(order);
+    }
+
+    /// Returns those that did their work while there was no daemon.
+    pub(crate) fn take_untold(&mut self) -> Vec<TaskOrder> {
+        std::mem::take(&mut self.untold)
     }
 
     /// Returns those whose process runs.

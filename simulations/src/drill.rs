@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::NodeSpec;
-use shoal_cluster::intent::service::{Mode, ServiceSpec};
+use shoal_cluster::intent::service::ServiceSpec;
 use shoal_cluster::seed::Stream;
 use shoal_cluster::{Command, ServiceId};
 
@@ -237,10 +237,7 @@ fn declare(world: &mut World, specs: &[ServiceSpec], nodes: &Nodes) -> Result<Ve
 
 /// Returns how many tasks should run whatever nodes there are: of a global service one on each that is there.
 fn wanted(spec: &ServiceSpec) -> u32 {
-    match spec.mode {
-        Mode::Replicated => spec.replicas,
-        Mode::Global => 0,
-    }
+    if spec.mode.is_global() { 0 } else { spec.replicas }
 }
 
 /// Counts the replicas of each service until the end, and returns those services that had too few.

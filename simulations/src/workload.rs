@@ -10,7 +10,9 @@ use shoal_cluster::intent::constraint::{Constraint, Spread};
 use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeSpec};
-use shoal_cluster::intent::service::{ImageRef, Mode, PlacementSpec, Reserved, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::service::{
+    ImageRef, Mode, PlacementSpec, Reserved, RestartCondition, Service, ServiceSpec, TaskSpec,
+};
 use shoal_cluster::intent::update::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_cluster::record::Record;
 use shoal_cluster::seed::Stream;
@@ -184,10 +186,13 @@ fn update(service: Service, write: u64, roll: u64) -> Command {
     place(&mut spec, roll);
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
     if (roll >> 16) % 100 < 30 {
-        spec.task.env = vec![format!("WRITE={write}")];
+        spec.task.env.retain(|variable| variable == JOB);
+        spec.task.env.push(format!("WRITE={write}"));
         let mut random = Stream::new(&seed_bytes(roll), "rollout");
-        spec.update = config(&mut random, true);
-        spec.rollback = config(&mut random, false);
+        if !spec.mode.is_job() {
+            spec.update = config(&mut random, true);
+            spec.rollback = config(&mut random, false);
+        }
         if random.below(100) < 25 {
             spec.task.env.push(BAD_START.to_owned());
         }
@@ -227,6 +232,21 @@ pub(crate) fn flaw(order: &TaskOrder) -> Option<Flaw> {
     if env(BAD_START) { Some(Flaw::Start) } else { env(BAD_EXIT).then_some(Flaw::Exit) }
 }
 
+/// The variable by which a task does its work and ends.
+const JOB: &str = "JOB=work";
+
+/// Tells whether a task ends by itself with exit code 0.
+pub(crate) fn is_of_job(order: &TaskOrder) -> bool {
+    order.spec.env.iter().any(|variable| variable == JOB)
+}
+
+/// Makes a service a job, of which so many tasks run at once.
+fn make_job(spec: &mut ServiceSpec, mode: Mode) {
+    spec.mode = mode;
+    spec.task.restart.condition = RestartCondition::OnFailure;
+    spec.task.env.push(JOB.to_owned());
+}
+
 /// Tells whether something is wrong with the image of a spec.
 pub(crate) fn is_flawed(task: &TaskSpec) -> bool {
     task.env.iter().any(|variable| variable == BAD_START || variable == BAD_EXIT)
@@ -236,7 +256,16 @@ fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
     let mut spec = ServiceSpec::new(Name::new(name).expect("a plain name"), replicas(roll), TaskSpec::new(image));
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
-    spec.mode = if (roll >> 28) % 100 < 10 { Mode::Global } else { Mode::Replicated };
+    match (roll >> 28) % 100 {
+        0..10 => spec.mode = Mode::Global,
+        10..20 => make_job(&mut spec, Mode::ReplicatedJob { concurrent: 1 + (roll >> 60) as u32 % 3 }),
+        20..23 => make_job(&mut spec, Mode::GlobalJob),
+        _ => {}
+    }
+    if !spec.mode.is_job() {
+        let mut random = Stream::new(&seed_bytes(roll), "created");
+        (spec.update, spec.rollback) = (config(&mut random, true), config(&mut random, false));
+    }
     place(&mut spec, roll);
     spec
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shoal_cluster::plan::placement::NodeInput;
 use shoal_cluster::seed::Stream;
-use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, ServiceId, TaskEvent, TaskId};
+use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, ServiceId, TaskEvent, TaskId, TaskOrder};
 
 use crate::checkers::watch::Watch;
 use crate::disk::Disk;
@@ -301,8 +301,12 @@ impl World {
         if let Err(what) = self.watch.started(&self.nodes[node]) {
             self.ledger.violations.push(format!("incarnations: node {node} {what}"));
         }
-        let found = self.nodes[node].containers.recover();
+        let (mut found, untold) = (self.nodes[node].containers.recover(), self.nodes[node].containers.take_untold());
+        found.extend(untold.iter().cloned());
         self.input(node, Input::Task(TaskEvent::Recovered { running: found, starting: Vec::new() }));
+        for TaskOrder { id, .. } in untold {
+            self.input(node, Input::Task(TaskEvent::Ended { id, exit_code: Some(0), error: String::new() }));
+        }
     }
 
     fn stop_node(&mut self, node: usize, power: bool) {

@@ -10,7 +10,7 @@ use super::{Agent, AgentAction, Slot, Sources, block};
 use crate::clock::Now;
 use crate::id::{NodeId, TaskId};
 use crate::intent::node::Availability;
-use crate::intent::service::{Mode, Service};
+use crate::intent::service::Service;
 use crate::io::{Event, TaskCommand, TaskOrder};
 use crate::limits::{TASK_HISTORY_PER_SLOT, TASKS_PER_NODE_MAX};
 use crate::mutation::{self, Mutation};
@@ -106,11 +106,17 @@ impl Agent {
         let Some(service) = service.filter(|_| block.is_some_and(|block| holds(&block, &report.addresses))) else {
             return Verdict::Stop;
         };
+        let job = service.spec.mode.is_job();
+        if job && (report.revision != service.revision || sources.intent.is_completed(service, report.slot)) {
+            return Verdict::Stop;
+        }
         match sources.plan.assignments.get(&task.slot()) {
             Some(node) if *node == self.own || mutation::on(Mutation::DoublePlacement) => Verdict::Keep,
             Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
             Some(_) if report.state < TaskState::Running => Verdict::Stop,
             Some(node) if runs_at(node, task, sources, service, goals) => Verdict::Stop,
+            // Nobody starts a job's task elsewhere while it runs here.
+            Some(_) if job && self.must_go(report, sources) => Verdict::Stop,
             // It runs, and the node that should run it does not yet.
             Some(_) => Verdict::Keep,
             None if report.state < TaskState::Running || self.must_go(report, sources) => Verdict::Stop,
@@ -124,7 +130,7 @@ impl Agent {
     fn must_go(&self, report: &TaskReport, sources: Sources<'_>) -> bool {
         let drained =
             sources.intent.nodes().get(&self.own).map(|node| node.spec.availability) == Some(Availability::Drain);
-        let global = sources.intent.service(&report.service).is_some_and(|service| service.spec.mode == Mode::Global);
+        let global = sources.intent.service(&report.service).is_some_and(|service| service.spec.mode.is_global());
         drained || sources.membership.own().meta.leaving || global || !sources.plan.may_run(&self.own, &report.service)
     }
 
@@ -175,7 +181,8 @@ impl Agent {
                 let elder = task.state == TaskState::Running && task.revision != aim.revision;
                 !elder || !goals.starts_beside(service, slot.1, before)
             });
-            if waits || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
+            let held = service.spec.mode.is_job() && self.holds_job(service, slot, sources);
+            if waits || held || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
                 continue;
             }
             let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision));
@@ -191,7 +198,7 @@ impl Agent {
 
     /// Claims the volumes that the first task of a service is to make here; global services use those of each node.
     fn claim_volumes(&mut self, sources: Sources<'_>, service: &Service) {
-        if service.spec.mode == Mode::Global {
+        if service.spec.mode.is_global() {
             return;
         }
         let known = sources.intent.volumes();

@@ -15,6 +15,7 @@ use crate::plan::addresses::Addresses;
 use crate::plan::tests::{id, membership, report, service, task};
 use crate::reports::Head;
 
+mod jobs;
 mod random;
 mod rollouts;
 mod situations;
@@ -125,6 +126,12 @@ impl World {
             AgentAction::Await(_) => {}
             AgentAction::ClaimVolume(name) => {
                 self.intent.claim_volume(1, &name);
+            }
+            AgentAction::Complete(service, revision, slot) => {
+                self.intent.complete(1, &service, revision, slot);
+            }
+            AgentAction::ForgetCompletions(service) => {
+                self.intent.forget_completions(1, &service, Some(&id(0)));
             }
             AgentAction::Notify(event) => self.events.push(event),
             AgentAction::Task(TaskCommand::Start(order)) => {

@@ -68,7 +68,7 @@ impl Rival {
             Some(Kind::Volume) => wire::decode(value).map(Written::Volume).ok(),
             Some(Kind::Network) => wire::decode(value).map(Written::Network).ok(),
             Some(Kind::Secret | Kind::Config) => wire::decode(value).map(Written::Data).ok(),
-            Some(Kind::Block | Kind::Verdict | Kind::Part) | None => None,
+            Some(Kind::Block | Kind::Verdict | Kind::Part | Kind::Completions) | None => None,
         };
         read.unwrap_or(Written::Unknown)
     }

@@ -43,10 +43,13 @@ pub enum Kind {
     /// A piece of the bytes of a secret or config; the name is that one's id and a number, the value a
     /// [`super::object::Part`].
     Part,
+    /// The slots of a job that did their work on a node; the name is the service's id and the node's, the value a
+    /// [`super::job::Completions`].
+    Completions,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Service,
         Self::Block,
         Self::Node,
@@ -56,6 +59,7 @@ impl Kind {
         Self::Secret,
         Self::Config,
         Self::Part,
+        Self::Completions,
     ];
 
     /// Returns the number of this kind on the wire.
@@ -70,6 +74,7 @@ impl Kind {
             Self::Secret => 7,
             Self::Config => 8,
             Self::Part => 9,
+            Self::Completions => 10,
         }
     }
 }
@@ -98,6 +103,11 @@ impl Key {
     /// Returns the key of the verdict on a rollout.
     pub fn verdict(service: &ServiceId, rollout: RolloutId) -> Self {
         Self { kind: Kind::Verdict.number(), name: format!("{service}.{:016x}", rollout.0) }
+    }
+
+    /// Returns the key of what a node says of a job.
+    pub fn completions(service: &ServiceId, node: &NodeId) -> Self {
+        Self { kind: Kind::Completions.number(), name: format!("{service}.{node}") }
     }
 
     /// Returns the key of the network, secret or config with this name.

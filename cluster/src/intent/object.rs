@@ -233,7 +233,8 @@ impl ServedObjects {
             Some(Kind::Secret) => follow(&mut self.secrets, key, register, DataSpec::is_bounded),
             Some(Kind::Config) => follow(&mut self.configs, key, register, DataSpec::is_bounded),
             Some(Kind::Part) => self.follow_part(key, register),
-            Some(Kind::Service | Kind::Block | Kind::Node | Kind::Verdict | Kind::Volume) | None => {}
+            Some(Kind::Service | Kind::Block | Kind::Node | Kind::Verdict | Kind::Volume | Kind::Completions)
+            | None => {}
         }
     }
 

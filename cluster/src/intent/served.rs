@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
+use super::job::Completions;
 use super::key::{Key, Kind};
 use super::node::NodeIntent;
 use super::object::ServedObjects;
@@ -29,6 +30,8 @@ pub(super) struct Served {
     pub(super) objects: ServedObjects,
     /// By the name of its key, each verdict with when it was raised first.
     rulings: BTreeMap<String, (Ruling, u64)>,
+    /// What each node says of each job.
+    completions: BTreeMap<ServiceId, BTreeMap<NodeId, Completions>>,
     /// The services whose rollout has not ended.
     rolling: BTreeSet<ServiceId>,
 }
@@ -83,6 +86,15 @@ impl Served {
         &self.volumes
     }
 
+    pub(super) fn completions(&self, service: &ServiceId) -> impl Iterator<Item = &Completions> {
+        self.completions.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Returns the jobs of which a node says something.
+    pub(super) fn completed_at(&self, node: &NodeId) -> impl Iterator<Item = ServiceId> {
+        self.completions.iter().filter(|(_, nodes)| nodes.contains_key(node)).map(|(service, _)| *service)
+    }
+
     /// Follows a change of one register.
     pub(super) fn refresh(&mut self, key: &Key, register: &Register) {
         match key.kind() {
@@ -92,7 +104,18 @@ impl Served {
             Some(Kind::Verdict) => self.refresh_ruling(key, register),
             Some(Kind::Volume) => self.refresh_volume(key, register),
             Some(Kind::Network | Kind::Secret | Kind::Config | Kind::Part) => self.objects.refresh(key, register),
+            Some(Kind::Completions) => self.refresh_completions(key, register),
             None => {}
+        }
+    }
+
+    fn refresh_completions(&mut self, key: &Key, register: &Register) {
+        match register.winner().and_then(|version| Completions::of(key, version)) {
+            Some(said) => drop(self.completions.entry(said.service).or_default().insert(said.node, said)),
+            None => self.completions.retain(|service, nodes| {
+                nodes.retain(|node, _| Key::completions(service, node) != *key);
+                !nodes.is_empty()
+            }),
         }
     }
 
@@ -107,7 +130,8 @@ impl Served {
 
     /// Notes whether the slots of a service move.
     fn refresh_rolling(&mut self, id: &ServiceId) {
-        let rollout = self.service(id).and_then(|service| service.rollout);
+        let rollout =
+            self.service(id).filter(|service| !service.spec.mode.is_job()).and_then(|service| service.rollout);
         let ruling =
             |rollout: Rollout| self.ruling(id, rollout.id).map(|(ruling, _)| ruling.verdict).unwrap_or_default();
         let verdict = rollout.map(ruling);

@@ -83,6 +83,25 @@ pub enum Mode {
     Replicated,
     /// One on every node that may run it.
     Global,
+    /// Until so many as [`ServiceSpec::replicas`] says have ended with exit code 0.
+    ReplicatedJob {
+        /// How many run at once, at most; 1 or more.
+        concurrent: u32,
+    },
+    /// One on every node that may run it, until it ends with exit code 0.
+    GlobalJob,
+}
+
+impl Mode {
+    /// Tells whether the slots stand for nodes.
+    pub fn is_global(self) -> bool {
+        matches!(self, Self::Global | Self::GlobalJob)
+    }
+
+    /// Tells whether tasks are to end.
+    pub fn is_job(self) -> bool {
+        matches!(self, Self::ReplicatedJob { .. } | Self::GlobalJob)
+    }
 }
 
 /// What a task reserves; 0 is nothing.
@@ -126,11 +145,21 @@ impl ServiceSpec {
         }
     }
 
-    /// Tells whether the service may have a slot of this number. A global service's slots have the numbers of nodes.
+    /// Tells whether the service may have a slot of this number. A global service's slots have the numbers of nodes;
+    /// those of a job are counted from 0, as Docker does.
     pub fn has_slot(&self, slot: u32) -> bool {
         match self.mode {
             Mode::Replicated => (1..=self.replicas).contains(&slot),
-            Mode::Global => slot > 0,
+            Mode::ReplicatedJob { .. } => slot < self.replicas,
+            Mode::Global | Mode::GlobalJob => slot > 0,
+        }
+    }
+
+    /// Returns how many slots are to have tasks at once, if the service is not global: all, or the lanes of a job.
+    pub fn lanes(&self) -> u32 {
+        match self.mode {
+            Mode::ReplicatedJob { concurrent } => concurrent.min(self.replicas),
+            Mode::Replicated | Mode::Global | Mode::GlobalJob => self.replicas,
         }
     }
 
@@ -140,6 +169,12 @@ impl ServiceSpec {
             return Err(SpecError::Replicas { replicas: self.replicas });
         }
         self.task.check()?;
+        if self.mode == (Mode::ReplicatedJob { concurrent: 0 }) {
+            return Err(SpecError::NoneAtOnce);
+        }
+        if self.mode.is_job() && self.task.restart.condition == RestartCondition::Any {
+            return Err(SpecError::JobWithoutEnd);
+        }
         let placement = &self.placement;
         for count in [placement.constraints.len(), placement.spread.len(), placement.platforms.len()] {
             if count > CONSTRAINTS_MAX {
@@ -197,6 +232,12 @@ pub enum SpecError {
     /// A rollback that would be rolled back.
     #[error("a rollback that fails can be paused or continued, not rolled back")]
     RollbackOfRollback,
+    /// A job of which no task may run.
+    #[error("no task of the job may run: let at least one run at once")]
+    NoneAtOnce,
+    /// A job that would be started again after it did its work.
+    #[error("a job's tasks end when they have done their work: restart them on-failure, or never (none)")]
+    JobWithoutEnd,
     /// No image was named.
     #[error("the service names no image")]
     NoImage,

@@ -13,10 +13,12 @@ impl Intent {
         self.served.ruling(&service.id, service.rollout?.id)
     }
 
-    /// Returns how far the present rollout of a service has come; one that never had any has completed it.
+    /// Returns how far the present rollout of a service has come; one that never had any has completed it, as has a job,
+    /// which begins anew instead.
     pub fn verdict(&self, service: &Service) -> Verdict {
         match service.rollout {
             None => Verdict::Completed,
+            Some(_) if service.spec.mode.is_job() => Verdict::Completed,
             Some(_) => self.ruling(service).map(|(ruling, _)| ruling.verdict).unwrap_or_default(),
         }
     }

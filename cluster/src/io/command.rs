@@ -250,6 +250,9 @@ pub enum CommandError {
     /// What is wanted of the node cannot be accepted.
     #[error(transparent)]
     NodeSpec(#[from] NodeSpecError),
+    /// A service cannot become one of another mode.
+    #[error("the mode of service {0} cannot be changed: remove it and create it anew")]
+    ModeChange(Name),
     /// An update may not rename.
     #[error("renaming services is not supported: {from} cannot become {to}")]
     Rename {

@@ -2,12 +2,12 @@
 
 use alloc::collections::BTreeMap;
 
-use super::placement::{Amounts, Inputs, NodeInput, ServiceInput};
+use super::placement::{Amounts, Inputs, Job, NodeInput, ServiceInput};
 use super::volumes::{self, Bond};
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::node::Availability;
-use crate::intent::service::{Mode, Service, ServiceSpec};
+use crate::intent::service::{Service, ServiceSpec};
 use crate::membership::Membership;
 use crate::membership::member::{Member, NodeMeta, Role};
 use crate::mutation::{self, Mutation};
@@ -19,18 +19,19 @@ pub(super) fn inputs(intent: &Intent, membership: &Membership, reports: &Reports
     let bonds = volumes::bonds(intent);
     let up = membership.members().values().filter(|member| member.state.is_up());
     Inputs {
-        services: intent.services().map(|one| service(one, bonds.get(&one.id))).collect(),
+        services: intent.services().map(|one| service(one, intent, bonds.get(&one.id))).collect(),
         nodes: up.map(|member| node(member, intent)).collect(),
         pinned: pinned(intent, membership, reports),
     }
 }
 
-fn service(service: &Service, bond: Option<&Bond>) -> ServiceInput {
+fn service(service: &Service, intent: &Intent, bond: Option<&Bond>) -> ServiceInput {
     let (spec, placement) = (&service.spec, &service.spec.placement);
     let mut input = ServiceInput {
         id: service.id,
-        replicas: spec.replicas,
-        global: spec.mode == Mode::Global,
+        replicas: if intent.is_done(service) { 0 } else { spec.lanes() },
+        job: spec.mode.is_job().then(|| Job { slots: spec.replicas, done: intent.completed(service) }),
+        global: spec.mode.is_global(),
         reserved: reserved(spec),
         constraints: placement.constraints.clone(),
         platforms: placement.platforms.clone(),
@@ -91,8 +92,9 @@ fn pinned(intent: &Intent, membership: &Membership, reports: &Reports) -> BTreeM
             continue;
         }
         for task in report.tasks.values().filter(|task| task.state < TaskState::Stopping) {
-            let wanted = intent.service(&task.service).is_some_and(|service| service.spec.has_slot(task.slot));
-            if wanted {
+            // A job's task is not moved anyway, and its lane goes on elsewhere.
+            let holds = |service: &Service| service.spec.has_slot(task.slot) && !service.spec.mode.is_job();
+            if intent.service(&task.service).is_some_and(holds) {
                 pinned.entry((task.service, task.slot)).or_insert(node);
             }
         }

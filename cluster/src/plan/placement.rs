@@ -29,7 +29,7 @@ pub use self::assignments::Assignments;
 use self::field::Field;
 pub use self::follow::Placed;
 use self::homes::{Passed, Taken};
-pub use self::input::{Amounts, Inputs, NodeInput, ServiceInput};
+pub use self::input::{Amounts, Inputs, Job, NodeInput, ServiceInput};
 use self::limits::Limits;
 use self::number::mix;
 use self::tier::Tier;

@@ -172,7 +172,7 @@ impl Standing {
     fn fails(&self, service: &Service, config: &UpdateConfig) -> bool {
         let all = match service.spec.mode {
             Mode::Replicated => service.spec.replicas as usize,
-            Mode::Global => self.slots.len(),
+            Mode::Global | Mode::ReplicatedJob { .. } | Mode::GlobalJob => self.slots.len(),
         };
         let (failed, all) = (self.failed.len() as u64, all.max(1) as u64);
         failed * 1_000_000 > u64::from(config.failure_ratio_max_ppm) * all
@@ -194,6 +194,9 @@ impl Standing {
 pub fn front(service: &Service, goal: &Goal<'_>, facts: Facts<'_>) -> Front {
     if goal.stage == Stage::Frozen {
         return Front::Closed;
+    }
+    if service.spec.mode.is_job() {
+        return Front::All;
     }
     let standing = Standing::of(service, goal, facts);
     let stops = goal.leg().is_some() && goal.config.failure_action != FailureAction::Continue;

@@ -10,8 +10,8 @@ use super::placement::ServiceInput;
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::constraint::Constraint;
+use crate::intent::service::Service;
 use crate::intent::service::container::VolumeName;
-use crate::intent::service::{Mode, Service};
 
 /// How a service is bound by the volumes that it mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn bonds(intent: &Intent) -> BTreeMap<ServiceId, Bond> {
     let mut bonds = BTreeMap::new();
     let mut makers: BTreeMap<&VolumeName, ServiceId> = BTreeMap::new();
     // One without slots waits for nothing, and makes nothing that others could wait for.
-    let bound = |service: &&Service| service.spec.mode == Mode::Replicated && service.spec.replicas > 0;
+    let bound = |service: &&Service| !service.spec.mode.is_global() && service.spec.replicas > 0;
     let mut unbound = BTreeSet::new();
     // Those that know where they run make their other volumes there, whatever those say whose place is still open.
     for service in intent.services().filter(bound) {
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn global_services_use_the_volumes_of_each_node() {
         let mut global = mounting(1, 1, &["data"]);
-        global.spec.mode = Mode::Global;
+        global.spec.mode = crate::intent::service::Mode::Global;
         let intent = intent(&[global], &[(1, "data")]);
         assert!(bonds(&intent).is_empty());
         assert_eq!(nodes_of(&planned(&intent, &THREE), 1).len(), 3);

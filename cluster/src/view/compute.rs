@@ -11,7 +11,6 @@ use crate::clock::Instant;
 use crate::id::{NodeId, ServiceId};
 use crate::intent::Intent;
 use crate::intent::object::DataKind;
-use crate::intent::service::Mode;
 use crate::membership::Membership;
 use crate::plan::rollout::{Facts, Goal, Standing};
 use crate::plan::{self, Plan};
@@ -41,6 +40,7 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         rollouts: rollouts(sources),
         nodes: sources.intent.nodes().clone(),
         globals: globals(sources),
+        completed: sources.intent.jobs().map(|job| (job.id, sources.intent.completed(job))).collect(),
         volumes: sources.intent.volumes().clone(),
         bonds: plan::volumes::bonds(sources.intent),
         networks: Arc::clone(sources.intent.networks()),
@@ -76,7 +76,7 @@ fn tasks(sources: &Sources<'_>) -> Vec<TaskView> {
 fn rollouts(sources: &Sources<'_>) -> BTreeMap<ServiceId, RolloutView> {
     let (membership, reports) = (sources.membership, sources.reports);
     let facts = Facts { assignments: &sources.plan.assignments, membership, reports };
-    let rolled = sources.intent.services().filter(|service| service.rollout.is_some());
+    let rolled = sources.intent.services().filter(|service| service.rollout.is_some() && !service.spec.mode.is_job());
     let rollouts = rolled.map(|service| {
         let (verdict, ruling) = (sources.intent.verdict(service), sources.intent.ruling(service));
         // What has ended is not counted again and again.
@@ -99,7 +99,7 @@ fn rollouts(sources: &Sources<'_>) -> BTreeMap<ServiceId, RolloutView> {
 
 fn globals(sources: &Sources<'_>) -> BTreeMap<ServiceId, BTreeMap<u32, NodeId>> {
     let mut globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>> = BTreeMap::new();
-    for service in sources.intent.services().filter(|service| service.spec.mode == Mode::Global) {
+    for service in sources.intent.services().filter(|service| service.spec.mode.is_global()) {
         globals.insert(service.id, sources.plan.assignments.slots(&service.id).collect());
     }
     globals

@@ -35,6 +35,7 @@ fn conflict(views: &Views, found: &Found) -> Conflict {
         Some(Kind::Secret) => "secret".to_owned(),
         Some(Kind::Config) => "config".to_owned(),
         Some(Kind::Part) => "part".to_owned(),
+        Some(Kind::Completions) => "completions".to_owned(),
         None => found.key.kind.to_string(),
     };
     let versions = found.versions.iter().map(|version| rival(views, found, version)).collect();

@@ -100,6 +100,7 @@ fn apply_status(error: &ApplyError) -> StatusCode {
             | CommandError::NodeOutOfSequence { .. }
             | CommandError::ObjectOutOfSequence { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             CommandError::Rename { .. }
+            | CommandError::ModeChange(_)
             | CommandError::ObjectInUse { .. }
             | CommandError::TooManyLabels { .. }
             | CommandError::TooManyBytes { .. }

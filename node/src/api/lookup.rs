@@ -1,6 +1,6 @@
 //! Lookups: nodes and services by id, by name, or by the beginning of an id that no other shares, as Docker has it.
 
-use shoal_cluster::intent::service::{Mode, Service};
+use shoal_cluster::intent::service::Service;
 use shoal_cluster::membership::member::Member;
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::view::TaskView;
@@ -50,10 +50,8 @@ pub(super) fn container_name(views: &Views, task: &TaskView) -> String {
     let report = &task.report;
     match views.services.iter().find(|service| service.id == report.service) {
         Some(service) => {
-            let place = match service.spec.mode {
-                Mode::Replicated => report.slot.to_string(),
-                Mode::Global => task.node.to_string(),
-            };
+            let global = service.spec.mode.is_global();
+            let place = if global { task.node.to_string() } else { report.slot.to_string() };
             format!("{}.{place}.{}", service.spec.name, report.id)
         }
         None => format!("{}.{}.{}", report.service, report.slot, report.id),

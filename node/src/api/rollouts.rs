@@ -74,7 +74,7 @@ pub(super) async fn history(State(node): State<NodeHandle>, Segment(id): Segment
         written_at: rfc3339(written_ms),
         author: author(by),
         image: image_text(&spec.task.image),
-        replicas: (spec.mode == shoal_cluster::intent::service::Mode::Replicated).then_some(spec.replicas),
+        replicas: (!spec.mode.is_global()).then_some(spec.replicas),
         state,
     };
     let present = past(service.version, service.updated_ms, &service.author, &service.spec, state);

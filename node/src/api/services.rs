@@ -7,7 +7,7 @@ use bollard::models::{
     ObjectVersion, Service as DockerService, ServiceEndpoint, ServiceServiceStatus, ServiceSpec as DockerSpec,
 };
 use serde::Serialize;
-use shoal_cluster::intent::service::{Mode, Service};
+use shoal_cluster::intent::service::Service;
 use shoal_cluster::reports::task::TaskState;
 use shoal_cluster::{Command, Receipt, ServiceId, Views};
 
@@ -18,10 +18,10 @@ use super::filters::{Filters, in_map};
 use super::images::login;
 use super::params::{Params, Segment};
 use super::rollouts::update_status;
-use super::spec::{Known, Spelt, accept, not_served, show, show_template_of, with_network_ids};
+use super::spec::{Known, Spelt, accept, mode_word, not_served, show, show_template_of, with_network_ids};
 use super::status::{Conflict, Created, Stored};
 use super::time::rfc3339;
-use super::{NodeHandle, conflicts, lookup};
+use super::{NodeHandle, conflicts, jobs, lookup};
 use crate::identity::random;
 
 const FILTERS: &[&str] = &["id", "name", "label", "mode", "runtime"];
@@ -49,13 +49,6 @@ fn matches(filters: &Filters, service: &Service) -> bool {
         && filters.any("runtime", |runtime| runtime == "container")
 }
 
-fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Replicated => "replicated",
-        Mode::Global => "global",
-    }
-}
-
 /// `GET /services/{id or name}`: Docker's answer, and `Conflict` if there is one.
 pub(super) async fn inspect(
     State(node): State<NodeHandle>,
@@ -65,7 +58,11 @@ pub(super) async fn inspect(
     let service = lookup::service(&views, &id)?;
     // All fields are always filled in, so `insertDefaults` changes nothing.
     Ok(Spelt(Inspected {
-        service: shown(&views, service),
+        service: DockerService {
+            // What our client waits for when it waits for a job.
+            service_status: service.spec.mode.is_job().then(|| status(&views, service)),
+            ..shown(&views, service)
+        },
         previous: service.history.first().map(|kept| show(&kept.spec)),
         conflict: conflicts::of_service(&views, &service.spec.name),
     }))
@@ -161,6 +158,7 @@ fn shown(views: &Views, service: &Service) -> DockerService {
         updated_at: Some(rfc3339(service.updated_ms)),
         endpoint: Some(ServiceEndpoint { spec: spec.endpoint_spec.clone(), ..ServiceEndpoint::default() }),
         update_status: update_status(views, service),
+        job_status: jobs::status(service),
         spec: Some(spec),
         ..DockerService::default()
     }
@@ -170,16 +168,17 @@ fn status(views: &Views, service: &Service) -> ServiceServiceStatus {
     ServiceServiceStatus {
         running_tasks: Some(running(views, service.id)),
         desired_tasks: Some(wanted(views, service)),
-        completed_tasks: Some(0),
+        completed_tasks: Some(jobs::completed(views, service)),
     }
 }
 
-/// Returns how many tasks a service should have: of a global one, one for each node that its tasks are on.
+/// Returns how many tasks a service should have at once: of a global one, one for each node that its tasks are on, of a
+/// global job also those that have done their work.
 pub(super) fn wanted(views: &Views, service: &Service) -> u64 {
-    match service.spec.mode {
-        Mode::Replicated => u64::from(service.spec.replicas),
-        Mode::Global => views.globals.get(&service.id).map_or(0, |slots| slots.len() as u64),
+    if !service.spec.mode.is_global() {
+        return u64::from(service.spec.lanes());
     }
+    views.globals.get(&service.id).map_or(0, |slots| slots.len() as u64) + jobs::completed(views, service)
 }
 
 /// Returns how many tasks of a service run where they count: on nodes that are up, and wanted there.

@@ -6,6 +6,7 @@
 mod accept;
 mod container;
 mod health;
+mod mode;
 mod mount;
 mod place;
 mod refuse;
@@ -18,6 +19,7 @@ mod uses;
 
 pub use accept::accept_outline;
 pub(super) use accept::{AcceptError, accept};
+pub(super) use mode::word as mode_word;
 pub(super) use show::{image_text, show, show_template_of};
 pub(super) use spelling::Spelt;
 pub use spelling::of_models;

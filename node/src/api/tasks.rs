@@ -20,7 +20,7 @@ use super::filters::{Filters, in_map};
 use super::params::{Params, Segment};
 use super::spec::{Spelt, show_template_of};
 use super::time::rfc3339;
-use super::{NodeHandle, bonds, lookup};
+use super::{NodeHandle, bonds, jobs, lookup};
 
 const FILTERS: &[&str] = &["id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 /// Most slots without a task that one answer shows, so that a service that cannot be placed stays readable.
@@ -115,8 +115,12 @@ fn desired_word(text: &str) -> bool {
 }
 
 fn word(state: DockerState) -> &'static str {
-    // Only these two are ever desired here.
-    if state == DockerState::RUNNING { "running" } else { "shutdown" }
+    match state {
+        DockerState::RUNNING => "running",
+        DockerState::COMPLETE => "complete",
+        // Nothing else is ever desired here.
+        _ => "shutdown",
+    }
 }
 
 fn tasks(views: &Views, wanted: &Wanted) -> Vec<Task> {
@@ -163,7 +167,12 @@ fn is_live(task: &TaskView) -> bool {
 
 fn show(task: &TaskView, service: Option<&Service>, created_ms: u64) -> Task {
     let report = &task.report;
-    let desired = if is_live(task) { DockerState::RUNNING } else { DockerState::SHUTDOWN };
+    let job = service.is_some_and(|service| service.spec.mode.is_job());
+    let desired = match is_live(task) {
+        _ if job && (is_live(task) || report.state == TaskState::Complete) => DockerState::COMPLETE,
+        true => DockerState::RUNNING,
+        false => DockerState::SHUTDOWN,
+    };
     Task {
         id: Some(report.id.to_string()),
         version: Some(ObjectVersion { index: Some(report.since_ms) }),
@@ -176,6 +185,7 @@ fn show(task: &TaskView, service: Option<&Service>, created_ms: u64) -> Task {
         node_id: Some(task.node.to_string()),
         status: Some(status(task)),
         desired_state: Some(desired),
+        job_iteration: job.then(|| jobs::iteration(report.revision)),
         ..Task::default()
     }
 }
@@ -257,24 +267,26 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         let error = bonds::waits_for(views, service, slot);
         let since = since_ms(service, slot);
         let task = waiting(service, effective(service), slot, since);
-        (Some(service), Task { status: Some(waits(since, error)), ..task })
+        // Docker's client looks for the nodes of a global job's tasks once, at first.
+        let node_id = views.globals.get(&service.id).and_then(|nodes| nodes.get(&slot)).map(ToString::to_string);
+        (Some(service), Task { status: Some(waits(since, error)), node_id, ..task })
     };
     free.take(PENDING_MAX).map(waiting).collect()
 }
 
 /// Returns a slot as Docker shows it: tasks of global services have none.
 fn slot_shown(service: &Service, slot: u32) -> Option<i64> {
-    match service.spec.mode {
-        Mode::Replicated => Some(i64::from(slot)),
-        Mode::Global => None,
-    }
+    (!service.spec.mode.is_global()).then_some(i64::from(slot))
 }
 
 /// Returns the numbers of a service's slots; those of a global one stand for nodes.
 fn numbers(views: &Views, service: &Service) -> Vec<u32> {
     match service.spec.mode {
         Mode::Replicated => (1..=service.spec.replicas).collect(),
-        Mode::Global => views.globals.get(&service.id).into_iter().flat_map(|slots| slots.keys().copied()).collect(),
+        Mode::ReplicatedJob { .. } => jobs::open(views, service),
+        Mode::Global | Mode::GlobalJob => {
+            views.globals.get(&service.id).into_iter().flat_map(|slots| slots.keys().copied()).collect()
+        }
     }
 }
 
@@ -290,7 +302,7 @@ fn waits(since_ms: u64, error: Option<String>) -> TaskStatus {
 
 fn waiting(service: &Service, (revision, task): (u64, &TaskSpec), slot: u32, since_ms: u64) -> Task {
     let parts: [&[u8]; 3] = [&service.id.0, &slot.to_be_bytes(), &revision.to_be_bytes()];
-    let since = rfc3339(since_ms);
+    let (since, job) = (rfc3339(since_ms), service.spec.mode.is_job());
     Task {
         id: Some(TaskId(hash::id128("pending-task", &parts)).to_string()),
         version: Some(ObjectVersion { index: Some(service.version) }),
@@ -300,7 +312,8 @@ fn waiting(service: &Service, (revision, task): (u64, &TaskSpec), slot: u32, sin
         spec: Some(show_template_of(&service.spec, task)),
         service_id: Some(service.id.to_string()),
         slot: slot_shown(service, slot),
-        desired_state: Some(DockerState::RUNNING),
+        desired_state: Some(if job { DockerState::COMPLETE } else { DockerState::RUNNING }),
+        job_iteration: job.then(|| jobs::iteration(revision)),
         ..Task::default()
     }
 }

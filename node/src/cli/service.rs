@@ -5,6 +5,7 @@ mod create;
 mod fields;
 mod flags;
 mod list;
+mod mode;
 mod mounts;
 mod options;
 mod ports;
@@ -28,6 +29,7 @@ use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 use converge::converge;
 pub(super) use list::{HowArgs, services, tasks_of};
+use mode::set_replicas;
 pub(super) use options::labels;
 
 /// What to do with services.
@@ -184,16 +186,6 @@ pub(super) async fn converge_all(
         }
     }
     Ok(all)
-}
-
-fn set_replicas(spec: &mut ServiceSpec, replicas: u32) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        spec.mode.as_ref().is_none_or(|mode| mode.global.is_none()),
-        "the service is global: it runs once on every node, and has no number of replicas"
-    );
-    let replicated = spec.mode.get_or_insert_default().replicated.get_or_insert_default();
-    replicated.replicas = Some(i64::from(replicas));
-    Ok(())
 }
 
 async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {

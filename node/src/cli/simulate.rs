@@ -52,7 +52,11 @@ fn services(path: &Path) -> anyhow::Result<Vec<ServiceSpec>> {
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let stack = stack::read(&[path.to_owned()], &name)?;
-    Ok(stack.services.iter().map(accept_outline).collect::<Result<_, _>>()?)
+    let services = stack.services.iter().map(accept_outline).collect::<Result<Vec<ServiceSpec>, _>>()?;
+    if let Some(job) = services.iter().find(|service| service.mode.is_job()) {
+        anyhow::bail!("{} is a job (replicated-job or global-job), and jobs are not simulated: remove it", job.name);
+    }
+    Ok(services)
 }
 
 #[cfg(test)]

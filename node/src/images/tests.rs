@@ -112,6 +112,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
+        completed: Default::default(),
         volumes: BTreeMap::new(),
         bonds: BTreeMap::new(),
         inputs: Arc::new(inputs),

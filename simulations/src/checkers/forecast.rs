@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use shoal_cluster::intent::service::Mode;
 use shoal_cluster::plan::forecast::{Change, Forecast};
-use shoal_cluster::plan::placement::NodeInput;
+use shoal_cluster::plan::placement::{Assignments, NodeInput};
+use shoal_cluster::{Cluster, ServiceId};
 
 use crate::world::World;
 
@@ -11,11 +13,20 @@ use crate::world::World;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreseen([u8; 32]);
 
+impl Foreseen {
+    /// Leaves out global jobs: a node that joins has done its part before anybody looks.
+    fn of(assignments: &Assignments, core: &Cluster) -> Self {
+        let mode = |id: &ServiceId| core.intent().service(id).map(|service| service.spec.mode);
+        let slots = assignments.iter().filter(|((service, _), _)| mode(service) != Some(Mode::GlobalJob));
+        Self(slots.collect::<Assignments>().digest())
+    }
+}
+
 /// Foresees a change, at the first node that is up. It must be one of whose doing the world then is quiet.
 pub(crate) fn foresee(world: &World, change: Change) -> Option<Foreseen> {
     let (_, core) = world.up().next()?;
     let forecast = Forecast::of(core.plan().inputs().as_ref().clone(), &[change]);
-    Some(Foreseen(forecast.after.assignments().digest()))
+    Some(Foreseen::of(&forecast.after.assignments(), core))
 }
 
 /// Foresees that a node with these labels joins, at the first node that is up. Returns that node as well, as the forecast
@@ -29,11 +40,11 @@ pub(crate) fn foresee_joining(
     let known = |node: &NodeInput| forecast.before.inputs().nodes.iter().any(|known| known.id == node.id);
     let new = forecast.after.inputs().nodes.iter().find(|node| !known(node)).cloned();
     let new = new.ok_or("forecast: nobody joins in a forecast that a node joins")?;
-    Ok((Foreseen(forecast.after.assignments().digest()), new))
+    Ok((Foreseen::of(&forecast.after.assignments(), core), new))
 }
 
 /// Compares what was foreseen with what has come, at the first node that is up: all of them plan alike.
 pub(crate) fn check(world: &World, foreseen: Option<Foreseen>, what: &str) -> Result<(), String> {
-    let come = world.up().next().map(|(_, core)| Foreseen(core.plan().assignments.digest()));
+    let come = world.up().next().map(|(_, core)| Foreseen::of(&core.plan().assignments, core));
     if come == foreseen { Ok(()) } else { Err(format!("forecast: {what} led to another plan than was foreseen")) }
 }

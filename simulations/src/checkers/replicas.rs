@@ -120,7 +120,7 @@ fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
                     wanted.insert((service.id, number), Slot { at, ..slot });
                 }
             }
-            Mode::Global => wanted.extend(
+            Mode::Global | Mode::ReplicatedJob { .. } | Mode::GlobalJob => wanted.extend(
                 assignments
                     .slots(&service.id)
                     .map(|(number, at)| ((service.id, number), Slot { at: Some(at), ..slot })),

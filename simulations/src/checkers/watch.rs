@@ -8,6 +8,7 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Cluster, ServiceId, TaskOrder};
 
+use super::jobs::{self, Done};
 use super::rollouts::{self, Moves};
 use crate::containers::{Container, Phase};
 use crate::disk::Disk;
@@ -25,6 +26,8 @@ pub(crate) struct Watch {
     /// When a task in this slot ended last, on each node.
     slots: BTreeMap<(ServiceId, u32), BTreeMap<usize, u64>>,
     moves: Moves,
+    /// What jobs have really done.
+    pub(crate) done: Done,
 }
 
 impl Watch {
@@ -48,6 +51,9 @@ impl Watch {
     /// slots move at once.
     pub(crate) fn starts(&mut self, at_us: u64, nodes: &[Node], at: usize, order: &TaskOrder) -> Result<(), String> {
         let node = &nodes[at];
+        if let Some(core) = &node.core {
+            jobs::starts(core, order)?;
+        }
         let twin = node.containers.iter().find(|container| {
             let there = &container.order;
             let same = (there.service, there.slot) == (order.service, order.slot);
@@ -79,7 +85,8 @@ impl Watch {
         let slot = (order.service, order.slot);
         let wanted = core.intent().service(&order.service).is_some_and(|service| {
             let (revision, _) = service.effective(core.intent().verdict(service));
-            revision == order.revision && service.spec.has_slot(order.slot)
+            // A job's task that has to go ends before another starts.
+            revision == order.revision && service.spec.has_slot(order.slot) && !service.spec.mode.is_job()
         });
         let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_cluster::intent::key::Kind;
 use shoal_cluster::io::DRAIN;
 use shoal_cluster::record::Record;
-use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, TaskId};
+use shoal_cluster::{Action, Cluster, Input, NodeId, TaskCommand, TaskEvent, TaskId, TaskOrder};
 
 use super::{Event, REMEMBERED, RETRY, World};
 use crate::containers::Phase;
@@ -21,6 +21,8 @@ const KILL_MS: u64 = 10_000;
 const START_MS: u64 = 300;
 /// How long one of a bad image runs at most.
 const FLAWED_MS: u64 = 200;
+/// How long a task of a job works at most.
+const JOB_MS: u64 = 2_000;
 const SLOW_START_MS: u64 = 8_000;
 
 impl World {
@@ -55,7 +57,10 @@ impl World {
             self.ended(node, id, None, "the machine cannot start containers");
             return;
         }
-        let image = self.nodes[node].containers.find(&id).and_then(|container| workload::flaw(&container.order));
+        let Some(order) = self.nodes[node].containers.find(&id).map(|container| container.order.clone()) else {
+            return;
+        };
+        let image = workload::flaw(&order);
         if image == Some(Flaw::Start) {
             self.count("containers of bad images");
             self.ended(node, id, None, "the image is bad");
@@ -68,6 +73,10 @@ impl World {
             self.count("containers of bad images");
             let delay = Duration::from_millis(20 + self.containers.below(FLAWED_MS));
             self.queue_at(delay, Event::Ended { node, id, exit_code: Some(1), error: "" });
+        }
+        if workload::is_of_job(&order) && image.is_none() {
+            let delay = Duration::from_millis(50 + self.containers.below(JOB_MS));
+            self.queue_at(delay, Event::Ended { node, id, exit_code: Some(0), error: "" });
         }
         self.count("containers started");
         if let Some(container) = self.nodes[node].containers.find(&id) {
@@ -86,8 +95,23 @@ impl World {
         if let Some(container) = self.nodes[node].containers.end(&id) {
             self.count("containers ended");
             self.note(node, container.order.service);
-            self.watch.ended(self.at_us, node, &container, container.phase != Phase::Stopping);
+            let by_itself = container.phase != Phase::Stopping;
+            self.watch.ended(self.at_us, node, &container, by_itself);
+            if by_itself && exit_code == Some(0) {
+                self.did_work(node, container.order);
+            }
             self.input(node, Input::Task(TaskEvent::Ended { id, exit_code, error: error.to_owned() }));
+        }
+    }
+
+    /// A task of a job has done its work, whether there is a daemon that can tell or not.
+    fn did_work(&mut self, node: usize, order: TaskOrder) {
+        self.count("tasks of jobs that did their work");
+        if self.watch.done.add(&order) {
+            self.count("tasks of jobs that did what another had done");
+        }
+        if self.nodes[node].core.is_none() {
+            self.nodes[node].containers.leave(order);
         }
     }
 

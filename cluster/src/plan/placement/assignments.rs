@@ -24,18 +24,18 @@ struct Inner {
 enum Slots {
     /// From 1 on, holes included.
     Replicated(Vec<u16>),
-    /// By the number of the node.
-    Global(BTreeMap<u32, u16>),
+    /// By number: that of the node, or those of a job whose turn it is.
+    Numbered(BTreeMap<u32, u16>),
 }
 
 impl Slots {
     fn numbered(&self) -> impl Iterator<Item = (u32, u16)> + '_ {
-        let (replicated, global) = match self {
+        let (replicated, numbered) = match self {
             Self::Replicated(nodes) => (Some(nodes), None),
-            Self::Global(nodes) => (None, Some(nodes)),
+            Self::Numbered(nodes) => (None, Some(nodes)),
         };
         let replicated = replicated.into_iter().flatten().zip(1..).map(|(node, number)| (number, *node));
-        replicated.chain(global.into_iter().flatten().map(|(number, node)| (*number, *node)))
+        replicated.chain(numbered.into_iter().flatten().map(|(number, node)| (*number, *node)))
     }
 }
 
@@ -44,7 +44,7 @@ impl Assignments {
     pub fn get(&self, slot: &(ServiceId, u32)) -> Option<&NodeId> {
         let node = match self.0.services.get(&slot.0)? {
             Slots::Replicated(nodes) => *nodes.get((slot.1 as usize).checked_sub(1)?)?,
-            Slots::Global(nodes) => *nodes.get(&slot.1)?,
+            Slots::Numbered(nodes) => *nodes.get(&slot.1)?,
         };
         self.0.nodes.get(usize::from(node))
     }
@@ -110,7 +110,8 @@ impl FromIterator<((ServiceId, u32), NodeId)> for Assignments {
         let mut services: BTreeMap<ServiceId, Slots> = BTreeMap::new();
         for ((service, number), node) in slots {
             let index = nodes.partition_point(|other| *other < node) as u16;
-            let Slots::Global(of) = services.entry(service).or_insert_with(|| Slots::Global(BTreeMap::new())) else {
+            let Slots::Numbered(of) = services.entry(service).or_insert_with(|| Slots::Numbered(BTreeMap::new()))
+            else {
                 continue;
             };
             of.insert(number, index);
@@ -138,10 +139,20 @@ impl Placement {
     pub fn assignments(&self) -> Assignments {
         let nodes: Vec<NodeId> = self.field.nodes.iter().map(|node| node.id).collect();
         let numbers = if self.globals.is_empty() { BTreeMap::new() } else { node_numbers(nodes.iter().copied()) };
-        let services = self.services.iter().enumerate().map(|(index, service)| {
-            let slots = match self.globals.get(&(index as u16)) {
-                Some(at) => Slots::Global(at.iter().map(|node| (numbers[&nodes[usize::from(*node)]], *node)).collect()),
-                None => Slots::Replicated(self.slots.node[service.range()].to_vec()),
+        let services = self.services.iter().zip(&self.inputs.services).enumerate().map(|(index, (service, input))| {
+            let placed = &self.slots.node[service.range()];
+            let slots = match (self.globals.get(&(index as u16)), &input.job) {
+                (Some(at), job) => {
+                    let slots = at.iter().map(|node| (numbers[&nodes[usize::from(*node)]], *node));
+                    let done = |slot: u32| job.as_ref().is_some_and(|job| job.done.contains(slot));
+                    Slots::Numbered(slots.filter(|(slot, _)| !done(*slot)).collect())
+                }
+                (None, Some(job)) => {
+                    let turns = (1..).zip(placed).filter(|(_, node)| **node != NOWHERE);
+                    let turns = turns.filter_map(|(lane, node)| Some((job.turn(input.replicas, lane)?, *node)));
+                    Slots::Numbered(turns.collect())
+                }
+                (None, None) => Slots::Replicated(placed.to_vec()),
             };
             (service.id, slots)
         });

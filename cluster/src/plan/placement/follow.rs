@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::{Assignments, Inputs, Placement};
+use super::{Assignments, Inputs, Placement, ServiceInput};
 
 /// How many lost nodes are followed one by one; of more everything is computed.
 const LOSSES_MAX: usize = 8;
@@ -26,9 +26,13 @@ impl Placed {
         if *before == inputs {
             return false;
         }
-        match losses(before, &inputs) {
-            Some(lost) => lost.iter().for_each(|node| self.placement.without(node)),
-            None => self.placement = self.placement.again(inputs),
+        if differ_in_jobs_alone(before, &inputs) {
+            self.placement.inputs = inputs;
+        } else {
+            match losses(before, &inputs) {
+                Some(lost) => lost.iter().for_each(|node| self.placement.without(node)),
+                None => self.placement = self.placement.again(inputs),
+            }
         }
         self.assignments = self.placement.assignments();
         self.digest = self.assignments.digest();
@@ -64,6 +68,17 @@ impl PartialEq for Placed {
 }
 
 impl Eq for Placed {}
+
+/// Tells whether nothing changed but what is left to do in jobs: their lanes then stay where they are.
+fn differ_in_jobs_alone(before: &Inputs, now: &Inputs) -> bool {
+    let same = |(before, now): (&ServiceInput, &ServiceInput)| {
+        before == now || ServiceInput { job: before.job.clone(), ..now.clone() } == *before
+    };
+    before.nodes == now.nodes
+        && before.pinned == now.pinned
+        && before.services.len() == now.services.len()
+        && before.services.iter().zip(&now.services).all(same)
+}
 
 /// Returns the nodes that were lost, if that is all that changed and there are few of them.
 fn losses(before: &Inputs, now: &Inputs) -> Option<alloc::vec::Vec<crate::id::NodeId>> {

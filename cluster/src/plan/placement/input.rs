@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::id::{NodeId, ServiceId};
 use crate::intent::constraint::{Attribute, Constraint, Spread};
+use crate::intent::job::SlotSet;
 use crate::mutation::{self, Mutation};
 
 /// Amounts of what is reserved and what a node has.
@@ -59,6 +60,8 @@ pub struct ServiceInput {
     pub replicas: u32,
     /// Whether every node that may run it does, once.
     pub global: bool,
+    /// What there is to do, if it is a job: its slots are then shared out among so many lanes as it has `replicas`.
+    pub job: Option<Job>,
     /// What each task reserves.
     pub reserved: Amounts,
     /// What a node must be.
@@ -78,6 +81,7 @@ impl ServiceInput {
             id,
             replicas,
             global: false,
+            job: None,
             reserved: Amounts::default(),
             constraints: Vec::new(),
             platforms: Vec::new(),
@@ -92,6 +96,28 @@ impl ServiceInput {
     pub fn may_run_on(&self, node: &NodeInput) -> bool {
         let meets = |constraint| node.meets(constraint) || mutation::on(Mutation::ConstraintsIgnored);
         self.constraints.iter().all(meets) && node.runs(&self.platforms)
+    }
+}
+
+/// What there is to do in a job. Where the lanes run is placed; which slots they run follows from what is done, so that it
+/// moves nothing: each lane does every so-manieth slot, in order of number, whatever the others do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// How many slots it has, from 0 on, if it is not global.
+    pub slots: u32,
+    /// The slots that have done their work.
+    pub done: SlotSet,
+}
+
+impl Job {
+    /// Returns the lane of a slot.
+    pub fn lane(&self, lanes: u32, slot: u32) -> u32 {
+        slot % lanes.max(1) + 1
+    }
+
+    /// Returns the slot whose turn it is in a lane; none if the lane has nothing left to do.
+    pub fn turn(&self, lanes: u32, lane: u32) -> Option<u32> {
+        (lane.saturating_sub(1)..self.slots).step_by(lanes.max(1) as usize).find(|slot| !self.done.contains(*slot))
     }
 }
 

@@ -25,6 +25,13 @@ pub enum Why {
     Pinned,
     /// The service is global: it runs once on every node that may run it.
     Global,
+    /// It is a slot of a job and has done its work.
+    Done,
+    /// It is a slot of a job, and another one is done first.
+    NotYet {
+        /// That slot.
+        before: u32,
+    },
     /// No node can run it.
     Pending(Obstacles),
 }
@@ -53,9 +60,24 @@ impl Placement {
     pub fn why(&self, service: &ServiceId, slot: u32) -> Option<Why> {
         let number = self.service_index(service)?;
         let (of, input) = (&self.services[number], &self.inputs.services[number]);
+        if input.job.as_ref().is_some_and(|job| job.done.contains(slot)) {
+            return Some(Why::Done);
+        }
         if of.global {
             return Some(Why::Global);
         }
+        let slot = match &input.job {
+            None => slot,
+            Some(job) if slot >= job.slots => return None,
+            Some(job) => {
+                let lane = job.lane(input.replicas, slot);
+                let turn = job.turn(input.replicas, lane).filter(|turn| *turn != slot);
+                match turn {
+                    Some(before) => return Some(Why::NotYet { before }),
+                    None => lane,
+                }
+            }
+        };
         let before = slot.checked_sub(1).filter(|_| slot <= input.replicas)?;
         if slot > of.replicas {
             return Some(Why::Pending(self.obstacles(service)?));
@@ -161,6 +183,8 @@ impl fmt::Display for Why {
             Self::LastRoom => f.write_str("no room, or a full share already, on every node that it ranks high"),
             Self::Pinned => f.write_str("its node is paused and keeps what runs there"),
             Self::Global => f.write_str("global: one on every node that may run it"),
+            Self::Done => f.write_str("it has done its work"),
+            Self::NotYet { before } => write!(f, "its turn comes after slot {before}, as many run as may at once"),
             Self::Pending(obstacles) => obstacles.fmt(f),
         }
     }

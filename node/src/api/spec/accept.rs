@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    Limit, ServiceSpec as DockerSpec, ServiceSpecMode, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec,
-    TaskSpecLogDriver, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
+    Limit, ServiceSpec as DockerSpec, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskSpecLogDriver,
+    TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
 use shoal_cluster::intent::constraint::ConstraintError;
 use shoal_cluster::intent::name::{Name, NameError};
 use shoal_cluster::intent::service::{
     ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, SpecError, TaskSpec,
 };
-use shoal_cluster::limits::REPLICAS_MAX;
 use shoal_runtime::image::{Reference, ReferenceError};
 
 use super::uses::{self, Known};
-use super::{NS_PER_MS, container as options, health, place, refuse, rolling};
+use super::{NS_PER_MS, container as options, health, mode, place, refuse, rolling};
 use crate::executor;
 
 /// Why a spec was not accepted.
@@ -78,11 +77,12 @@ impl AcceptError {
 pub(in crate::api) fn accept(known: &Known, spec: DockerSpec) -> Result<ServiceSpec, AcceptError> {
     refuse::service(&spec)?;
     let outline = accept_outline(&spec)?;
+    check_rolling(&spec, outline.mode)?;
     let mut template = spec.task_template.unwrap_or_default();
     let networks = uses::networks(known, template.networks.take(), spec.networks)?;
     let endpoint = uses::endpoint(spec.endpoint_spec)?;
     let (update, rollback) = (rolling::update(spec.update_config)?, rolling::rollback(spec.rollback_config)?);
-    let task = task(known, template)?;
+    let task = task(known, outline.mode, template)?;
     let labels = map("Labels", spec.labels)?;
     let spec = ServiceSpec { labels, networks, endpoint, update, rollback, task, ..outline };
     spec.check()?;
@@ -95,36 +95,34 @@ pub(in crate::api) fn accept(known: &Known, spec: DockerSpec) -> Result<ServiceS
 /// # Errors
 /// What of that shoal does not have, or what is impossible.
 pub fn accept_outline(spec: &DockerSpec) -> Result<ServiceSpec, AcceptError> {
-    let mode = spec.mode.as_ref();
-    mode.map_or(Ok(()), refuse::mode)?;
+    let (mode, replicas) = mode::accept(spec.mode.as_ref())?;
     let template = spec.task_template.as_ref();
     let container = template.and_then(|template| template.container_spec.as_ref());
     let image = image(container.and_then(|container| container.image.as_deref()).unwrap_or_default())?;
     let resources = template.and_then(|template| template.resources.as_ref());
     Ok(ServiceSpec {
-        mode: if mode.is_some_and(|mode| mode.global.is_some()) { Mode::Global } else { Mode::Replicated },
+        mode,
         reserved: place::reserved(resources.and_then(|resources| resources.reservations.as_ref()))?,
         placement: place::placement(template.and_then(|template| template.placement.as_ref()))?,
-        ..ServiceSpec::new(Name::new(spec.name.as_deref().unwrap_or_default())?, replicas(mode)?, TaskSpec::new(image))
+        ..ServiceSpec::new(Name::new(spec.name.as_deref().unwrap_or_default())?, replicas, TaskSpec::new(image))
     })
 }
 
-fn replicas(mode: Option<&ServiceSpecMode>) -> Result<u32, AcceptError> {
-    let replicas = mode.and_then(|mode| mode.replicated.as_ref()).and_then(|replicated| replicated.replicas);
-    let replicas = replicas.unwrap_or(1);
-    let in_bounds = u32::try_from(replicas).ok().filter(|replicas| *replicas <= REPLICAS_MAX);
-    in_bounds.ok_or_else(|| AcceptError::Invalid {
-        field: "Mode.Replicated.Replicas",
-        reason: format!("{replicas} replicas, expected 0 to {REPLICAS_MAX}"),
-    })
+/// Refuses a configuration of updates of a job: it begins anew instead.
+fn check_rolling(spec: &DockerSpec, mode: Mode) -> Result<(), AcceptError> {
+    let field = if spec.update_config.is_some() { "UpdateConfig" } else { "RollbackConfig" };
+    match mode.is_job() && (spec.update_config.is_some() || spec.rollback_config.is_some()) {
+        true => Err(AcceptError::Invalid { field, reason: "a job is not updated, it begins anew".to_owned() }),
+        false => Ok(()),
+    }
 }
 
-fn task(known: &Known, spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
+fn task(known: &Known, mode: Mode, spec: DockerTaskSpec) -> Result<TaskSpec, AcceptError> {
     let limits = spec.resources.and_then(|resources| resources.limits);
     let container = container(known, spec.container_spec.unwrap_or_default(), spec.log_driver)?;
     Ok(TaskSpec {
         limits: limits.as_ref().map_or(Ok(Resources::default()), resources)?,
-        restart: spec.restart_policy.as_ref().map_or(Ok(RestartPolicy::default()), restart)?,
+        restart: restart(mode, &spec.restart_policy.unwrap_or_default())?,
         force_update: spec.force_update.unwrap_or_default(),
         ..container
     })
@@ -184,9 +182,10 @@ fn resources(limits: &Limit) -> Result<Resources, AcceptError> {
     })
 }
 
-fn restart(policy: &TaskSpecRestartPolicy) -> Result<RestartPolicy, AcceptError> {
+fn restart(mode: Mode, policy: &TaskSpecRestartPolicy) -> Result<RestartPolicy, AcceptError> {
     let defaults = RestartPolicy::default();
     let condition = match policy.condition {
+        None | Some(DockerCondition::EMPTY) if mode.is_job() => RestartCondition::OnFailure,
         None | Some(DockerCondition::EMPTY | DockerCondition::ANY) => RestartCondition::Any,
         Some(DockerCondition::ON_FAILURE) => RestartCondition::OnFailure,
         Some(DockerCondition::NONE) => RestartCondition::None,

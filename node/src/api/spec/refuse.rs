@@ -1,7 +1,7 @@
 //! Refuses what shoal does not have, by its name: nothing that an operator asked for is ignored silently.
 
 use bollard::models::{
-    ServiceSpec, ServiceSpecMode, TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum as Isolation,
+    ServiceSpec, TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecIsolationEnum as Isolation,
     TaskSpecContainerSpecPrivileges as Privileges, TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmorMode,
     TaskSpecContainerSpecPrivilegesCredentialSpec as CredentialSpec,
     TaskSpecContainerSpecPrivilegesSeLinuxContext as SeLinuxContext,
@@ -15,7 +15,6 @@ type Check = (bool, &'static str, &'static str);
 
 /// Refuses a spec that asks for something that shoal does not have.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), AcceptError> {
-    spec.mode.as_ref().map_or(Ok(()), mode)?;
     spec.task_template.as_ref().map_or(Ok(()), task)
 }
 
@@ -24,13 +23,6 @@ pub(super) fn check(checks: &[Check]) -> Result<(), AcceptError> {
         Some(&(_, option, field)) => Err(AcceptError::Unsupported { option, field }),
         None => Ok(()),
     }
-}
-
-pub(super) fn mode(mode: &ServiceSpecMode) -> Result<(), AcceptError> {
-    check(&[
-        (mode.replicated_job.is_some(), "--mode replicated-job", "Mode.ReplicatedJob"),
-        (mode.global_job.is_some(), "--mode global-job", "Mode.GlobalJob"),
-    ])
 }
 
 fn task(task: &TaskSpec) -> Result<(), AcceptError> {

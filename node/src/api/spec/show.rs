@@ -3,37 +3,25 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    Limit, ServiceSpec as DockerSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpec as DockerTaskSpec,
-    TaskSpecContainerSpec, TaskSpecResources, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as DockerCondition,
+    Limit, ServiceSpec as DockerSpec, TaskSpec as DockerTaskSpec, TaskSpecContainerSpec, TaskSpecResources,
+    TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as DockerCondition,
 };
-use shoal_cluster::intent::service::{
-    ImageRef, Mode, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec,
-};
+use shoal_cluster::intent::service::{ImageRef, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
 
-use super::{NS_PER_MS, container as options, health, place, rolling, uses};
+use super::{NS_PER_MS, container as options, health, mode, place, rolling, uses};
 
 /// Returns the spec as Docker has it.
 pub(in crate::api) fn show(spec: &ServiceSpec) -> DockerSpec {
+    let rolls = !spec.mode.is_job();
     DockerSpec {
         name: Some(spec.name.to_string()),
         labels: Some(map(&spec.labels)),
         task_template: Some(show_template(spec)),
-        mode: Some(mode(spec)),
-        update_config: Some(rolling::show_update(&spec.update)),
-        rollback_config: Some(rolling::show_rollback(&spec.rollback)),
+        mode: Some(mode::show(spec)),
+        update_config: rolls.then(|| rolling::show_update(&spec.update)),
+        rollback_config: rolls.then(|| rolling::show_rollback(&spec.rollback)),
         endpoint_spec: Some(uses::show_endpoint(&spec.endpoint)),
         ..DockerSpec::default()
-    }
-}
-
-fn mode(spec: &ServiceSpec) -> ServiceSpecMode {
-    match spec.mode {
-        Mode::Global => ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() },
-        Mode::Replicated => ServiceSpecMode {
-            replicated: Some(ServiceSpecModeReplicated { replicas: Some(i64::from(spec.replicas)) }),
-            ..ServiceSpecMode::default()
-        },
     }
 }
 

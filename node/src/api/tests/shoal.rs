@@ -349,6 +349,7 @@ pub(crate) fn views() -> Views {
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
+        completed: Default::default(),
         volumes: BTreeMap::new(),
         bonds: BTreeMap::new(),
         inputs: Arc::default(),

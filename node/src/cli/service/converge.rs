@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::models::{Service, ServiceUpdateStatusStateEnum as UpdateState, Task, TaskSpec, TaskState};
 use serde_json::json;
 
-use super::{WaitArgs, ask, find};
+use super::{WaitArgs, ask, find, mode};
 use crate::cli::output::Output;
 use crate::client::{Client, encoded};
 
@@ -34,6 +34,8 @@ struct Progress {
     rolls: bool,
     /// Why a rollout was paused, if it was.
     paused: Option<String>,
+    /// Whether it is a job: its tasks are to end, and those that did their work count as running.
+    job: bool,
     /// Of each slot of a replicated service, the state of its newest task of the present revision.
     slots: Vec<Option<TaskState>>,
 }
@@ -86,6 +88,13 @@ async fn look(id: &str, client: &Client) -> anyhow::Result<(Service, Vec<Task>)>
 }
 
 fn progress(service: &Service, tasks: &[Task]) -> Progress {
+    let progress = progress_of(service, tasks);
+    let Some((completed, total)) = mode::job_counts(service) else { return progress };
+    let (wanted, running) = (total as usize, completed as usize);
+    Progress { wanted, running, leftover: 0, job: true, slots: Vec::new(), ..progress }
+}
+
+fn progress_of(service: &Service, tasks: &[Task]) -> Progress {
     let spec = service.spec.as_ref();
     let replicated = spec.and_then(|spec| spec.mode.as_ref()?.replicated.as_ref());
     let replicas = replicated.and_then(|replicated| replicated.replicas).unwrap_or_default();
@@ -117,7 +126,7 @@ fn progress(service: &Service, tasks: &[Task]) -> Progress {
         wanted.and_then(state)
     };
     let slots = if global { Vec::new() } else { (1..=wanted.min(BARS_MAX + 1)).map(newest).collect() };
-    Progress { wanted, running, leftover, error, rolls, paused, slots }
+    Progress { wanted, running, leftover, error, rolls, paused, job: false, slots }
 }
 
 /// Returns what a task's revision is made of: a service that joins another network goes on with the same tasks.
@@ -148,7 +157,7 @@ impl Progress {
     /// Returns the line, and below it a bar for each task if they are few.
     fn text(&self) -> String {
         let mut text = self.line();
-        if self.slots.len() <= BARS_MAX {
+        if !self.job && self.slots.len() <= BARS_MAX {
             for (slot, state) in (1..).zip(&self.slots) {
                 text.push_str(&format!("\n{slot}/{}: {}", self.slots.len(), bar(*state)));
             }
@@ -157,7 +166,9 @@ impl Progress {
     }
 
     fn line(&self) -> String {
-        let mut line = format!("overall progress: {} out of {} tasks", self.running, self.wanted);
+        let what = if self.job { "job progress" } else { "overall progress" };
+        let complete = if self.job { " complete" } else { "" };
+        let mut line = format!("{what}: {} out of {}{complete} tasks", self.running, self.wanted);
         if self.leftover > 0 {
             line.push_str(&format!(", {} to stop", self.leftover));
         }

@@ -1,16 +1,16 @@
 //! `shoal service create`: Docker's flags, as far as shoal has what they ask for.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
-use bollard::models::{ServiceSpec, ServiceSpecMode};
-use clap::{Args, ValueEnum};
+use bollard::models::ServiceSpec;
+use clap::Args;
 
 use super::flags::SharedArgs;
+use super::mode::ModeArgs;
 use super::options::{ListArgs, labels};
 use super::rolling::RollingArgs;
 use super::uses::UseArgs;
-use super::{WaitArgs, converge, set_replicas};
+use super::{WaitArgs, converge};
 use crate::api::status::Created;
 use crate::cli::output::Output;
 use crate::client::Client;
@@ -21,12 +21,8 @@ pub struct CreateArgs {
     /// Call the service so; this is also its DNS name [default: made up from the image's].
     #[arg(long)]
     name: Option<String>,
-    /// Keep this many tasks running.
-    #[arg(long, default_value_t = 1)]
-    replicas: u32,
-    /// Run so many tasks, or one on every node that may run it.
-    #[arg(long, value_enum, default_value_t = Mode::Replicated)]
-    mode: Mode,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     rolling: RollingArgs,
     /// Label the service (repeat for several).
@@ -47,15 +43,6 @@ pub struct CreateArgs {
     pub(in crate::cli) args: Vec<String>,
 }
 
-/// How many tasks a service has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// As many as --replicas says.
-    Replicated,
-    /// One on every node that may run it.
-    Global,
-}
-
 pub(super) async fn run(args: CreateArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
     let (wait, uses) = (args.wait, args.uses.resolve(client).await?);
     let mut spec = spec(args)?;
@@ -73,12 +60,7 @@ fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
     let container = spec.task_template.get_or_insert_default().container_spec.get_or_insert_default();
     container.image = Some(args.image);
     container.args = (!args.args.is_empty()).then_some(args.args);
+    args.mode.apply(&mut spec)?;
     args.rolling.edit(&mut spec);
-    match args.mode {
-        Mode::Replicated => set_replicas(&mut spec, args.replicas)?,
-        Mode::Global => {
-            spec.mode = Some(ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() })
-        }
-    }
     Ok(spec)
 }

@@ -7,7 +7,7 @@ use bollard::models::{Service, Task, TaskState};
 use bollard::query_parameters::{ListServicesOptionsBuilder, ListTasksOptionsBuilder};
 use clap::Args;
 
-use super::find;
+use super::{find, mode};
 use crate::cli::node;
 use crate::cli::objects::FilterArgs;
 use crate::cli::output::Output;
@@ -73,23 +73,14 @@ fn name(service: &Service) -> String {
     service.spec.as_ref().and_then(|spec| spec.name.clone()).unwrap_or_default()
 }
 
-fn mode(service: &Service) -> &'static str {
-    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
-    if mode.is_some_and(|mode| mode.global.is_some()) { "global" } else { "replicated" }
-}
-
 fn service_row(service: &Service) -> [String; 6] {
-    let status = service.service_status.as_ref();
-    let count = |count: Option<u64>| count.unwrap_or_default();
-    let running = count(status.and_then(|status| status.running_tasks));
-    let desired = count(status.and_then(|status| status.desired_tasks));
     let image =
         service.spec.as_ref().and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.image.clone());
     [
         short_id(service.id.as_deref().unwrap_or_default()),
         name(service),
-        mode(service).to_owned(),
-        format!("{running}/{desired}"),
+        mode::word(service).to_owned(),
+        mode::counts(service),
         without_digest(image.as_deref().unwrap_or_default()),
         String::new(),
     ]

@@ -10,6 +10,7 @@ use bollard::models::{
 };
 use clap::{Args, ValueEnum};
 
+use super::mode::is_job;
 use super::{WaitArgs, converge, find};
 use crate::api::rollouts::Past;
 use crate::api::status::Stored;
@@ -19,7 +20,7 @@ use crate::cli::words::{ago, parse_duration};
 use crate::client::{Client, encoded};
 
 /// How the tasks of a service are replaced.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub(super) struct RollingArgs {
     /// Move this many tasks at once to another revision; 0 moves all [default: 1].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
@@ -91,6 +92,9 @@ enum OrderWord {
 impl RollingArgs {
     /// Puts what was given into a spec, and leaves the rest as it is.
     pub(super) fn edit(&self, spec: &mut ServiceSpec) {
+        if is_job(spec) && *self == Self::default() {
+            return;
+        }
         let mut update = spec.update_config.clone().unwrap_or_default();
         update.parallelism = self.update_parallelism.or(update.parallelism).or(Some(1));
         update.delay = self.update_delay.map(nanoseconds).or(update.delay);

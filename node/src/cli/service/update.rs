@@ -7,10 +7,11 @@ use bollard::models::{Service, ServiceSpec, ServiceUpdateStatusStateEnum};
 use clap::Args;
 
 use super::flags::SharedArgs;
+use super::mode::{set_concurrent, set_replicas};
 use super::options::{EditArgs, labels, split_command};
 use super::rolling::RollingArgs;
 use super::uses::{UseEditArgs, Uses};
-use super::{WaitArgs, change, converge, find, set_replicas};
+use super::{WaitArgs, change, converge, find};
 use crate::cli::output::Output;
 use crate::client::Client;
 
@@ -32,6 +33,9 @@ pub struct UpdateArgs {
     /// Keep this many tasks running.
     #[arg(long)]
     replicas: Option<u32>,
+    /// Run at most so many tasks of a replicated job at once.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_concurrent: Option<u32>,
     #[command(flatten)]
     lists: EditArgs,
     #[command(flatten)]
@@ -75,6 +79,9 @@ fn edit(spec: &mut ServiceSpec, args: &UpdateArgs, uses: &Uses) -> anyhow::Resul
     map.retain(|key, _| !args.label_rm.contains(key));
     if let Some(replicas) = args.replicas {
         set_replicas(spec, replicas)?;
+    }
+    if let Some(concurrent) = args.max_concurrent {
+        set_concurrent(spec, concurrent)?;
     }
     args.rolling.edit(spec);
     let task = spec.task_template.get_or_insert_default();
