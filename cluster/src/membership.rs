@@ -35,6 +35,7 @@ mod dissemination;
 mod health;
 mod learn;
 mod list;
+mod majority;
 pub mod member;
 pub mod message;
 mod probe;
@@ -170,6 +171,7 @@ impl Membership {
         if member.id == self.own.id {
             if member.incarnation >= self.own.incarnation {
                 self.own.incarnation = member.incarnation.saturating_add(1);
+                self.own.meta.counts |= member.meta.counts;
                 self.tell_own(self.timers.join);
             }
             return;
@@ -235,6 +237,7 @@ impl Membership {
             self.check_probes(now);
             self.check_suspicions(now);
             self.begin_probe(now);
+            self.count_if_due(now);
             self.seek(now);
         }
         self.gossip_if_due(now);

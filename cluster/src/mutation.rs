@@ -78,13 +78,15 @@ pub enum Mutation {
     StaleReportBelieved,
     /// A member that was slow once counts as slow for ten minutes.
     SlowForLong,
+    /// Fenced services run like all others.
+    FenceIgnored,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -120,6 +122,7 @@ impl Mutation {
         Self::AssignmentsKept,
         Self::StaleReportBelieved,
         Self::SlowForLong,
+        Self::FenceIgnored,
     ];
 }
 

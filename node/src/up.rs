@@ -265,6 +265,7 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
         plan_version: shoal_cluster::plan::VERSION,
         labels: args.label.iter().cloned().collect(),
         leaving: false,
+        counts: false,
         software: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         architecture: host::architecture().to_owned(),

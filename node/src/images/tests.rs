@@ -38,6 +38,7 @@ fn member(number: u8) -> Member {
         plan_version: 1,
         labels: std::collections::BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: String::new(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),

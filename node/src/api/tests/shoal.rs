@@ -275,6 +275,7 @@ fn member(number: u8, name: &str, state: MemberState) -> Member {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: "0.1.0".to_owned(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
