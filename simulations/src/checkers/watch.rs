@@ -8,6 +8,7 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Cluster, ServiceId, TaskOrder};
 
+use super::fenced::Fenced;
 use super::rollouts::{self, Moves};
 use crate::containers::{Container, Phase};
 use crate::disk::Disk;
@@ -25,6 +26,8 @@ pub(crate) struct Watch {
     /// When a task in this slot ended last, on each node.
     slots: BTreeMap<(ServiceId, u32), BTreeMap<usize, u64>>,
     moves: Moves,
+    /// What is remembered of fenced services.
+    pub(crate) fenced: Fenced,
 }
 
 impl Watch {
@@ -81,6 +84,10 @@ impl Watch {
             let (revision, _) = service.effective(core.intent().verdict(service));
             revision == order.revision && service.spec.has_slot(order.slot)
         });
+        // It ends before its successor starts, and wherever the majority is lost.
+        if self.fenced.contains(&order.service) {
+            return Ok(());
+        }
         let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);
         let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
