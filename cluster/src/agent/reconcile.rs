@@ -234,6 +234,7 @@ impl Agent {
             slot,
             revision: aim.revision,
             addresses: block.host(host),
+            fenced: service.spec.is_fenced(),
             spec: aim.task.clone(),
         };
         let mut task = Task::new(&order, self.counter, now.wall_ms);

@@ -107,6 +107,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         if nodes.is_empty() { BTreeMap::new() } else { BTreeMap::from([(format!("web:1@{}", image()), nodes)]) };
     Views {
         settled: true,
+        majority: true,
         members,
         blocks: BTreeMap::new(),
         services: vec![service],

@@ -347,6 +347,7 @@ pub(crate) fn views() -> Views {
     let peer = PeerAgreement { intent: [1; 32], plan: [8; 32], behind: 4, age_ms: 100 };
     Views {
         settled: true,
+        majority: true,
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),
