@@ -49,6 +49,7 @@ mod tests;
 
 use dissemination::{FANOUT, Updates};
 use health::Health;
+use majority::Reach;
 use member::{Contacts, Member, MemberState, NodeMeta};
 pub use message::MembershipMessage;
 use message::{Body, Update};
@@ -98,6 +99,7 @@ pub struct Membership {
     slowness: Slowness,
     updates: Updates,
     health: Health,
+    reach: Reach,
     timers: Timers,
     changes: u64,
     /// As many of the changes as a plan depends on.
@@ -155,6 +157,7 @@ impl Membership {
             slowness: Slowness::default(),
             updates: Updates::default(),
             health: Health::default(),
+            reach: Reach::default(),
             timers,
             changes: 1,
             standing: 1,

@@ -51,3 +51,21 @@ fn a_node_that_counted_counts_after_a_restart() {
     network.run(SECOND * 5);
     assert!(network.membership(3).has_majority());
 }
+
+/// Others start what it ran after [`crate::limits::FENCE`]; it must have noticed by then, alone, with few or with many.
+#[test]
+fn a_lesser_side_notices_in_time_that_it_lost_the_majority() {
+    let sides = [(3, 1), (13, 1), (13, 2), (13, 6), (30, 1), (30, 3), (30, 4), (30, 6), (30, 15), (100, 3), (100, 30)];
+    for (seed, (count, side)) in (44..).zip(sides) {
+        let mut network = Network::settled(seed, count);
+        network.run(SECOND * 10);
+        let (lesser, others): (Vec<usize>, Vec<usize>) = (0..count).partition(|number| *number < side);
+        assert!(network.membership(0).has_majority());
+        network.cut_between(&lesser, &others);
+        let since = network.now;
+        while lesser.iter().any(|number| network.membership(*number).has_majority()) {
+            network.run(SECOND / 4);
+            assert!(network.now.since(since) < SECOND * 25, "{side} of {count} nodes have not noticed");
+        }
+    }
+}
