@@ -34,6 +34,7 @@ use crate::reports::task::{TaskReport, TaskState};
 
 mod block;
 mod drain;
+mod fence;
 mod jobs;
 mod reconcile;
 mod restart;
@@ -44,6 +45,7 @@ mod task;
 mod tests;
 
 use block::Hosts;
+use fence::Fence;
 use restart::Restart;
 use rolling::Goals;
 use task::Task;
@@ -101,6 +103,7 @@ pub struct Agent {
     claimed: Option<u16>,
     /// The nodes whose word tasks here wait for.
     awaited: BTreeSet<NodeId>,
+    fence: Fence,
     actions: VecDeque<AgentAction>,
 }
 
@@ -128,6 +131,7 @@ impl Agent {
             hosts: Hosts::default(),
             claimed: None,
             awaited: BTreeSet::new(),
+            fence: Fence::default(),
             actions: VecDeque::new(),
         }
     }
@@ -161,6 +165,7 @@ impl Agent {
         self.note_completions(sources);
         let mut goals = Goals::new(sources);
         self.watch_moved(now, sources, &mut goals);
+        self.watch_fence(now, sources);
         self.stop_unwanted(now, sources, block, &mut goals);
         self.replace_outdated(now, sources, &mut goals);
         self.start_missing(now, sources, block, &mut goals);

@@ -90,6 +90,9 @@ pub struct TaskOrder {
     pub revision: u64,
     /// Its overlay addresses.
     pub addresses: Addresses,
+    /// Whether it is of a fenced service, so that it must end soon after this node's daemon.
+    #[serde(default)]
+    pub fenced: bool,
     /// What it runs.
     pub spec: TaskSpec,
 }

@@ -1,5 +1,7 @@
 //! Bounds on everything that comes from outside, and their relations, checked when the crate is compiled.
 
+use core::time::Duration;
+
 /// Longest message between nodes, in bytes. Anti-entropy answers are cut to fit.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Longest encoded value of one intent entry, in bytes.
@@ -60,6 +62,9 @@ pub const ENGINE_LABELS_BYTES_MAX: usize = 512;
 pub const CONSTRAINT_BYTES_MAX: usize = 512;
 /// Finished tasks kept per slot for `service ps`, as Docker's `TaskHistoryRetentionLimit`.
 pub const TASK_HISTORY_PER_SLOT: usize = 4;
+/// How long a member is down before others start its fenced tasks, besides their grace period: it stops them itself once it
+/// hears nobody, or, if its daemon is gone, their shims do after 20 s; 15 s are left for what it notices later than others.
+pub const FENCE: Duration = Duration::from_secs(35);
 /// Earlier revisions that a service keeps, to show and to roll back to.
 pub const HISTORY_MAX: usize = 10;
 /// Slots of one rollout that one node may say have failed; more make no difference.

@@ -35,6 +35,7 @@ mod dissemination;
 mod health;
 mod learn;
 mod list;
+mod majority;
 pub mod member;
 pub mod message;
 mod probe;
@@ -48,6 +49,7 @@ mod tests;
 
 use dissemination::{FANOUT, Updates};
 use health::Health;
+use majority::Reach;
 use member::{Contacts, Member, MemberState, NodeMeta};
 pub use message::MembershipMessage;
 use message::{Body, Update};
@@ -97,6 +99,7 @@ pub struct Membership {
     slowness: Slowness,
     updates: Updates,
     health: Health,
+    reach: Reach,
     timers: Timers,
     changes: u64,
     /// As many of the changes as a plan depends on.
@@ -154,6 +157,7 @@ impl Membership {
             slowness: Slowness::default(),
             updates: Updates::default(),
             health: Health::default(),
+            reach: Reach::default(),
             timers,
             changes: 1,
             standing: 1,
@@ -170,6 +174,7 @@ impl Membership {
         if member.id == self.own.id {
             if member.incarnation >= self.own.incarnation {
                 self.own.incarnation = member.incarnation.saturating_add(1);
+                self.own.meta.counts |= member.meta.counts;
                 self.tell_own(self.timers.join);
             }
             return;
@@ -235,6 +240,7 @@ impl Membership {
             self.check_probes(now);
             self.check_suspicions(now);
             self.begin_probe(now);
+            self.count_if_due(now);
             self.seek(now);
         }
         self.gossip_if_due(now);

@@ -80,13 +80,15 @@ pub enum Mutation {
     CompletionsForgotten,
     /// A member that was slow once counts as slow for ten minutes.
     SlowForLong,
+    /// Fenced services run like all others.
+    FenceIgnored,
     /// None: but repair is off, as it is with every other. A run that fails with this shows nothing of the others.
     NoRepair,
 }
 
 impl Mutation {
     /// All of them that must be caught.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::DroppedDelta,
         Self::ReusedDot,
         Self::VectorOverHole,
@@ -123,6 +125,7 @@ impl Mutation {
         Self::StaleReportBelieved,
         Self::CompletionsForgotten,
         Self::SlowForLong,
+        Self::FenceIgnored,
     ];
 }
 

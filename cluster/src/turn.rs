@@ -43,8 +43,10 @@ pub(crate) fn membership(
     mut restored: Restored,
 ) -> Membership {
     let before = restored.members.remove(&own);
+    let (mut meta, contacts) = (config.meta.clone(), config.contacts.clone());
+    // A node that nobody let in founds its shoal.
+    meta.counts = before.as_ref().map_or(contacts.is_empty(), |member| member.meta.counts);
     let incarnation = before.map_or(1, |member| member.incarnation.saturating_add(1));
-    let (meta, contacts) = (config.meta.clone(), config.contacts.clone());
     let mut membership = Membership::new(own, meta, incarnation, contacts, config.membership.clone(), random, now);
     for member in restored.members.into_values() {
         membership.restore(member);

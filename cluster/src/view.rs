@@ -28,6 +28,8 @@ use crate::reports::task::TaskReport;
 pub struct Views {
     /// Whether this node acts: it has caught up with the others once, or has given up waiting.
     pub settled: bool,
+    /// Whether this node sees the majority of the members, without which it runs no task of a fenced service.
+    pub majority: bool,
     /// Every known member, this node included, in order of id.
     pub members: Vec<Member>,
     /// Each member's block of the overlay, this node's included.

@@ -196,6 +196,7 @@ fn member() -> Member {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: true,
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

@@ -11,6 +11,7 @@ use shoal_cluster::{Action, Cluster, CommandError, Input, Instant, Now, Receipt,
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{Applied, ApplyError, Request};
+use crate::lease::Lease;
 use crate::store::{Store, StoreError};
 use crate::transport::{Transport, TransportEvent};
 
@@ -79,6 +80,7 @@ pub struct Driver {
     tasks: mpsc::UnboundedSender<TaskCommand>,
     views: watch::Sender<Arc<Views>>,
     waiting: Vec<Waiting>,
+    lease: Lease,
 }
 
 impl Driver {
@@ -89,15 +91,17 @@ impl Driver {
         store: Store,
         transport: Transport,
         tasks: mpsc::UnboundedSender<TaskCommand>,
+        lease: Lease,
     ) -> (Self, watch::Receiver<Arc<Views>>) {
         let (views, watched) = watch::channel(Arc::new(core.views().clone()));
-        (Self { core, clock, store, transport, tasks, views, waiting: Vec::new() }, watched)
+        (Self { core, clock, store, transport, tasks, views, waiting: Vec::new(), lease }, watched)
     }
 
     /// Runs until the commands' senders are gone; ends early only if the disk fails, since nothing may be promised then.
     pub async fn run(mut self, mut inputs: Inputs) -> Result<(), StoreError> {
         self.turn(Vec::new())?;
         loop {
+            self.lease.keep();
             let core = self.clock.deadline(self.core.poll_timeout());
             let deadline = self.waiting.iter().map(|waiting| waiting.until).fold(core, std::cmp::Ord::min);
             let answers = tokio::select! {

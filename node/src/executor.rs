@@ -57,6 +57,8 @@ pub struct Host {
     pub health: Arc<HealthBoard>,
     /// Opens secrets and configs.
     pub data_key: DataKey,
+    /// The file that tells the tasks of fenced services that this daemon lives.
+    pub lease: PathBuf,
     /// Where secrets and configs are mounted from.
     pub files: PathBuf,
     /// The present views.

@@ -13,6 +13,7 @@ mod executor;
 mod host;
 mod identity;
 mod images;
+mod lease;
 mod levels;
 mod reach;
 mod store;

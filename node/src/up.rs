@@ -34,6 +34,7 @@ use crate::identity::admission;
 use crate::identity::authority::{self, node_id_of};
 use crate::identity::{Identity, IdentityError, NodeKey, Token, random};
 use crate::images::{self, ImageSources, Images};
+use crate::lease::Lease;
 use crate::levels::{self, Edges};
 use crate::reach::{self, Reach, Tasks};
 use crate::store::{DataDirectory, Store};
@@ -154,7 +155,8 @@ impl Node {
         // The first list counts as changed, so that the core hears it.
         let (list, mut listed) = watch::channel(images::list_of(&images));
         listed.mark_changed();
-        let (driver, views) = Driver::new(core, clock, store, transport.clone(), task_commands);
+        let (driver, views) =
+            Driver::new(core, clock, store, transport.clone(), task_commands, Lease::new(data.join("lease")));
         let registries = Registries::new(args.registries())?;
         let images = Arc::new(Images::new(own, images, transport.clone(), registries, views.clone(), list));
         tokio::spawn(images::space::watch(Arc::clone(&images), args.image_high_water));
@@ -173,6 +175,7 @@ impl Node {
             volumes: Arc::clone(&volumes),
             health: Arc::clone(&health),
             data_key: identity.data_key().clone(),
+            lease: data.join("lease"),
             files: args.data_dir.join("files"),
             views: views.clone(),
             events: task_events,
@@ -265,6 +268,7 @@ fn describe(args: &UpArgs, identity: &Identity, transport: &Transport, overlay: 
         plan_version: shoal_cluster::plan::VERSION,
         labels: args.label.iter().cloned().collect(),
         leaving: false,
+        counts: false,
         software: env!("CARGO_PKG_VERSION").to_owned(),
         os: std::env::consts::OS.to_owned(),
         architecture: host::architecture().to_owned(),

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use runtime::{Exec, ExecEnd, ExecExit, ExecOutput, ExecTerminal, LogStream, Runtime, ShimCommand};
 pub use shim::shim_main;
 pub use spec::{
-    ContainerSpec, Device, ExecSpec, Limits, LogLimits, Mount, MountSource, Privileges, Ulimit, WindowSize,
+    ContainerSpec, Device, ExecSpec, Lease, Limits, LogLimits, Mount, MountSource, Privileges, Ulimit, WindowSize,
 };
 pub use stats::{ContainerProcess, NetworkStats, Stats};
 

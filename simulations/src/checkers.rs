@@ -7,6 +7,7 @@ pub(crate) mod copies;
 mod detection;
 mod drained;
 mod durability;
+pub(crate) mod fenced;
 mod followed;
 pub(crate) mod forecast;
 mod graves;

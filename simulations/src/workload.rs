@@ -11,7 +11,7 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeSpec};
 use shoal_cluster::intent::service::{
-    ImageRef, Mode, PlacementSpec, Reserved, RestartCondition, Service, ServiceSpec, TaskSpec,
+    ImageRef, Mode, PARTITION_LABEL, PlacementSpec, Reserved, RestartCondition, Service, ServiceSpec, TaskSpec,
 };
 use shoal_cluster::intent::update::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_cluster::record::Record;
@@ -26,6 +26,8 @@ use crate::world::World;
 pub(crate) const WRITE_LABEL: &str = "write";
 /// Of four services one is written by everybody.
 const SHARED_OF: u64 = 4;
+/// Of so many services one is fenced, for its whole life.
+const FENCED_OF: u64 = 8;
 /// The label of nodes by which services choose and spread.
 pub(crate) const ZONE: &str = "zone";
 /// One in so many nodes may be paused or drained.
@@ -256,6 +258,9 @@ fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     let image = ImageRef { reference: "whoami:latest".to_owned(), digest: Some(format!("sha256:{}", "0".repeat(64))) };
     let mut spec = ServiceSpec::new(Name::new(name).expect("a plain name"), replicas(roll), TaskSpec::new(image));
     spec.labels.insert(WRITE_LABEL.to_owned(), write.to_string());
+    if (roll >> 56) % FENCED_OF == 1 {
+        spec.labels.insert(PARTITION_LABEL.to_owned(), "fenced".to_owned());
+    }
     match (roll >> 28) % 100 {
         0..10 => spec.mode = Mode::Global,
         10..20 => make_job(&mut spec, Mode::ReplicatedJob { concurrent: 1 + (roll >> 60) as u32 % 3 }),

@@ -16,6 +16,7 @@ use shoal_cluster::plan::placement::NodeInput;
 use shoal_cluster::seed::Stream;
 use shoal_cluster::{Cluster, Command, CommandError, Input, NodeId, Receipt, ServiceId, TaskEvent, TaskId, TaskOrder};
 
+use crate::checkers::fenced::LEASE;
 use crate::checkers::watch::Watch;
 use crate::disk::Disk;
 use crate::network::Network;
@@ -51,6 +52,10 @@ enum Event {
     Restart { node: usize },
     /// A node goes down.
     Stop { node: usize, power: bool },
+    /// The containers of fenced services end unless their daemon is back: it died, or has stood still until then.
+    Lease { node: usize, run: u64, paused_until_us: u64 },
+    /// A node hears that a container has ended some time ago.
+    Gone { node: usize, id: TaskId },
     /// A node that has handed its tasks over leaves.
     Leave { node: usize, back_ms: u64 },
     /// A paused node goes on.
@@ -258,6 +263,8 @@ impl World {
             }
             Event::Started { node, id } => self.started(node, id),
             Event::Ended { node, id, exit_code, error } => self.ended(node, id, exit_code, error),
+            Event::Lease { node, run, paused_until_us } => self.end_leases(node, run, paused_until_us),
+            Event::Gone { node, id } => self.hears_of_end(node, id, Some(143), ""),
             Event::Restart { node } => self.restart(node),
             Event::Stop { node, power } => self.stop_node(node, power),
             Event::Leave { node, back_ms } => self.say_goodbye(node, back_ms),
@@ -323,7 +330,11 @@ impl World {
         let machine = &mut self.nodes[node];
         (machine.core, machine.crash_in, machine.paused_until_us) = (None, None, 0);
         machine.run += 1;
+        let run = machine.run;
         self.held.remove(&node);
+        if !self.watch.fenced.running(&self.nodes[node]).is_empty() {
+            self.queue_at(LEASE, Event::Lease { node, run, paused_until_us: 0 });
+        }
         for peer in self.network.disconnect(node) {
             // A machine without power is silent; one whose daemon died answers with a reset.
             if !power && self.network.passes(node, peer) {
@@ -341,8 +352,12 @@ impl Event {
             Self::Deliver { to, .. } => Some(*to),
             Self::Timer { node, .. } | Self::Lost { node, .. } => Some(*node),
             // Containers come and go whether or not the daemon stands still.
-            Self::Started { node, .. } | Self::Ended { node, .. } => Some(*node),
-            Self::Restart { .. } | Self::Stop { .. } | Self::Leave { .. } | Self::Resume { .. } => None,
+            Self::Started { node, .. } | Self::Ended { node, .. } | Self::Gone { node, .. } => Some(*node),
+            Self::Lease { .. }
+            | Self::Restart { .. }
+            | Self::Stop { .. }
+            | Self::Leave { .. }
+            | Self::Resume { .. } => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! address just before go on using it until their answer is too old. See `docs/protocol.md#tasks`.
 
 use super::task::Task;
-use super::{Agent, AgentAction, Sources};
+use super::{Agent, AgentAction, Sources, fence};
 use crate::clock::Now;
 use crate::id::TaskId;
 use crate::io::TaskCommand;
@@ -14,7 +14,9 @@ impl Agent {
     /// Stops a task; if others answer under its name, once clients know them.
     pub(super) fn stop(&mut self, now: Now, id: TaskId, sources: Sources<'_>) {
         let running = self.tasks.get(&id).filter(|task| task.report.state == TaskState::Running);
-        let others = running.is_some_and(|task| others_answer(sources, task));
+        // A fenced task must have ended when the others' wait is over.
+        let waits = |task: &&Task| !(fence::is_fenced(sources, &task.report) && self.fence.is_lost(now.mono));
+        let others = running.filter(waits).is_some_and(|task| others_answer(sources, task));
         self.advance(now, id, TaskState::Stopping);
         let command = if others { TaskCommand::Drain(id) } else { TaskCommand::Stop(id) };
         self.actions.push_back(AgentAction::Task(command));

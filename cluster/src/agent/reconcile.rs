@@ -50,7 +50,7 @@ impl Agent {
         let nodes =
             live.filter_map(|task| sources.plan.assignments.get(&task.slot())).filter(|node| **node != self.own);
         let doubted = |node: &&NodeId| sources.membership.is_up(node) && !sources.reports.is_confirmed(node);
-        let awaited: BTreeSet<NodeId> = nodes.filter(doubted).copied().collect();
+        let awaited: BTreeSet<NodeId> = nodes.filter(doubted).chain(self.silent(sources)).copied().collect();
         let fresh = awaited.difference(&self.awaited).copied();
         self.actions.extend(fresh.map(AgentAction::Await));
         self.awaited = awaited;
@@ -74,7 +74,7 @@ impl Agent {
             let mut kept: Vec<&Task> = Vec::new();
             let mut unwanted: Vec<TaskId> = Vec::new();
             for task in ids.iter().map(|id| &self.tasks[id]).filter(|task| task.report.state != TaskState::Stopping) {
-                match self.judge(task, sources, block, goals) {
+                match self.judge(now, task, sources, block, goals) {
                     Verdict::Keep => kept.push(task),
                     Verdict::Stop => unwanted.push(task.report.id),
                 }
@@ -100,7 +100,14 @@ impl Agent {
     }
 
     /// Decides on one live task, its revision apart.
-    fn judge<'a>(&self, task: &Task, sources: Sources<'a>, block: Option<Block>, goals: &mut Goals<'a>) -> Verdict {
+    fn judge<'a>(
+        &self,
+        now: Now,
+        task: &Task,
+        sources: Sources<'a>,
+        block: Option<Block>,
+        goals: &mut Goals<'a>,
+    ) -> Verdict {
         let report = &task.report;
         let service = sources.intent.service(&report.service).filter(|service| service.spec.has_slot(report.slot));
         let Some(service) = service.filter(|_| block.is_some_and(|block| holds(&block, &report.addresses))) else {
@@ -110,8 +117,13 @@ impl Agent {
         if job && (report.revision != service.revision || sources.intent.is_completed(service, report.slot)) {
             return Verdict::Stop;
         }
+        let fenced = service.spec.is_fenced();
+        if fenced && self.fence.is_lost(now.mono) {
+            return Verdict::Stop;
+        }
         match sources.plan.assignments.get(&task.slot()) {
             Some(node) if *node == self.own || mutation::on(Mutation::DoublePlacement) => Verdict::Keep,
+            Some(_) if fenced && !mutation::on(Mutation::FenceIgnored) => Verdict::Stop,
             Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
             Some(_) if report.state < TaskState::Running => Verdict::Stop,
             Some(node) if runs_at(node, task, sources, service, goals) => Verdict::Stop,
@@ -185,6 +197,9 @@ impl Agent {
             if waits || held || (mutation::on(Mutation::LostSlot) && slot.1 == 3) {
                 continue;
             }
+            if !self.passes_fence(now, sources, service, slot.1) {
+                continue;
+            }
             let restart = self.slots.entry(slot).or_insert_with(|| Restart::new(aim.revision));
             restart.follow(aim.revision);
             restart.wake(now.mono);
@@ -226,6 +241,7 @@ impl Agent {
             slot,
             revision: aim.revision,
             addresses: block.host(host),
+            fenced: service.spec.is_fenced(),
             spec: aim.task.clone(),
         };
         let mut task = Task::new(&order, self.counter, now.wall_ms);

@@ -15,6 +15,7 @@ use crate::plan::addresses::Addresses;
 use crate::plan::tests::{id, membership, report, service, task};
 use crate::reports::Head;
 
+mod fence;
 mod jobs;
 mod random;
 mod rollouts;

@@ -23,6 +23,13 @@ mod task;
 
 pub use task::{ImageRef, RESTART_DELAY_MAX, Resources, RestartCondition, RestartPolicy, TaskSpec};
 
+/// The label that says what becomes of a service on the lesser side of a split.
+pub const PARTITION_LABEL: &str = "shoal.partition";
+/// Its value for services of which each side runs all tasks, as without the label.
+const AVAILABLE: &str = "available";
+/// Its value for services that run with the majority of the members only.
+const FENCED: &str = "fenced";
+
 /// One declared service, as the intent plane keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Packed", into = "Packed")]
@@ -163,10 +170,21 @@ impl ServiceSpec {
         }
     }
 
+    /// Tells whether the service's tasks run only where the majority of the members is, and no slot on two sides of a split.
+    /// See `docs/design/0032-fenced-services.md`.
+    pub fn is_fenced(&self) -> bool {
+        self.labels.get(PARTITION_LABEL).is_some_and(|value| value == FENCED)
+    }
+
     /// Checks what types cannot: replicas within bounds, and an encoding that one entry can hold.
     pub fn check(&self) -> Result<(), SpecError> {
         if self.replicas > REPLICAS_MAX {
             return Err(SpecError::Replicas { replicas: self.replicas });
+        }
+        if let Some(value) =
+            self.labels.get(PARTITION_LABEL).filter(|value| ![AVAILABLE, FENCED].contains(&value.as_str()))
+        {
+            return Err(SpecError::Partition { value: value.clone() });
         }
         self.task.check()?;
         if self.mode == (Mode::ReplicatedJob { concurrent: 0 }) {
@@ -217,6 +235,12 @@ pub enum SpecError {
     Replicas {
         /// What was asked for.
         replicas: u32,
+    },
+    /// A label that says what no shoal knows.
+    #[error("label {PARTITION_LABEL} is {value:?}: it may be \"available\" (the default) or \"fenced\"")]
+    Partition {
+        /// What it says.
+        value: String,
     },
     /// More constraints, preferences or platforms than a service may have.
     #[error(

@@ -28,6 +28,11 @@ impl Health {
         self.0 == 0
     }
 
+    /// Tells whether it could not hear worse.
+    pub(super) fn is_worst(self) -> bool {
+        self.0 >= WORST
+    }
+
     /// Returns the time that this node allows where a healthy one allows `time`.
     pub(super) fn stretch(self, time: Duration) -> Duration {
         time.saturating_mul(1 + self.0)

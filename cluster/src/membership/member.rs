@@ -81,6 +81,8 @@ pub struct NodeMeta {
     pub labels: BTreeMap<String, String>,
     /// Whether it is about to say goodbye: it takes no tasks, and its own move away, the new ones first.
     pub leaving: bool,
+    /// Whether it counts for the majority of fenced services ([`super::majority`]). The node itself finds out when.
+    pub counts: bool,
 }
 
 impl NodeMeta {
@@ -89,7 +91,7 @@ impl NodeMeta {
         (
             (self.name.as_str(), self.gossip, self.tunnel, self.role, self.wire_version, self.plan_version),
             (self.software.as_str(), self.os.as_str(), self.architecture.as_str(), self.nano_cpus, self.memory_bytes),
-            (&self.labels, self.leaving),
+            (&self.labels, self.leaving, self.counts),
         )
     }
 
@@ -118,7 +120,7 @@ impl NodeMeta {
         bytes.extend(self.plan_version.to_be_bytes());
         bytes.extend(self.nano_cpus.to_be_bytes());
         bytes.extend(self.memory_bytes.to_be_bytes());
-        bytes.push(u8::from(self.leaving));
+        bytes.extend([u8::from(self.leaving), u8::from(self.counts)]);
     }
 }
 

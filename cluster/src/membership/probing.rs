@@ -95,6 +95,7 @@ impl Membership {
     pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, number: u64) {
         if let Some(probe) = self.probes.answered(&from, number) {
             self.health.better();
+            self.note_reach(&from, probe.cause, true);
             if now.since(probe.sent) > self.config.probe_deadline {
                 self.note_slow(now, from);
             } else {
@@ -111,8 +112,11 @@ impl Membership {
     pub(super) fn replied(&mut self, number: u64, reached: bool) {
         let Some(target) = self.probes.target(number) else { return };
         if reached {
-            self.probes.answered(&target, number);
+            let answered = self.probes.answered(&target, number).map(|probe| probe.cause);
             self.health.better();
+            if let Some(cause) = answered {
+                self.note_reach(&target, cause, true);
+            }
         } else if let Some(probe) = self.probes.of(&target) {
             probe.denied += 1;
         }
@@ -133,6 +137,7 @@ impl Membership {
                 Cause::Turn => self.health.worse(probe.asked.saturating_sub(probe.denied)),
                 Cause::Opinion | Cause::Evidence => {}
             }
+            self.note_reach(&target, probe.cause, false);
             self.accuse(now, target, probe.cause == Cause::Evidence);
         }
     }

@@ -13,6 +13,7 @@ use crate::intent::name::Name;
 use crate::membership::member::Role;
 
 mod hostile;
+mod majority;
 mod situations;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ fn meta(number: usize) -> NodeMeta {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: number == 0,
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

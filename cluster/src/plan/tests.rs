@@ -37,6 +37,7 @@ pub(crate) fn member(number: u8, state: MemberState) -> Member {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),
@@ -46,11 +47,15 @@ pub(crate) fn member(number: u8, state: MemberState) -> Member {
     Member { id: id(number), incarnation: 1, state, meta }
 }
 
+/// The membership of node 0, which says this of itself, alone.
+pub(crate) fn own_membership(meta: NodeMeta) -> Membership {
+    let random = Stream::new(&[0; 32], "membership");
+    Membership::new(id(0), meta, 1, Vec::new(), MembershipConfig::default(), random, Instant::default())
+}
+
 /// The membership of node 0 with these others.
 pub(crate) fn membership(others: &[(u8, MemberState)]) -> Membership {
-    let (own, config) = (member(0, MemberState::Alive), MembershipConfig::default());
-    let random = Stream::new(&[0; 32], "membership");
-    let mut membership = Membership::new(id(0), own.meta, 1, Vec::new(), config, random, Instant::default());
+    let mut membership = own_membership(member(0, MemberState::Alive).meta);
     for (number, state) in others {
         membership.restore(member(*number, *state));
     }

@@ -34,6 +34,7 @@ pub(crate) struct Sources<'a> {
 pub(crate) fn views(sources: &Sources<'_>) -> Views {
     Views {
         settled: sources.settled,
+        majority: sources.membership.has_majority(),
         members: sources.membership.members().values().cloned().collect(),
         blocks: sources.plan.blocks.clone(),
         services: sources.intent.services().cloned().collect(),

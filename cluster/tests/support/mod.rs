@@ -70,6 +70,7 @@ pub fn meta(number: usize) -> NodeMeta {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: "0.1.0".to_string(),
         os: "linux".to_string(),
         architecture: "amd64".to_string(),

@@ -1,4 +1,4 @@
-//! Bonds: in words, why the slots of a service wait for a volume.
+//! Bonds: in words, why the slots of a service wait for a volume, or for a majority of the members.
 
 use shoal_cluster::intent::node::Availability;
 use shoal_cluster::intent::service::Service;
@@ -7,6 +7,16 @@ use shoal_cluster::plan::volumes::Bond;
 use shoal_cluster::{NodeId, Views};
 
 use super::lookup::node_name;
+
+/// Returns what a slot of a fenced service that runs nowhere waits for besides a node; nothing if the service is not fenced.
+pub(super) fn fence_of(views: &Views, service: &Service) -> Option<&'static str> {
+    let mut members = views.members.iter().filter(|_| service.spec.is_fenced());
+    if service.spec.is_fenced() && !views.majority {
+        return Some("fenced: this side has no majority of the members");
+    }
+    let down = members.any(|member| member.state == MemberState::Down);
+    down.then_some("fenced: waits until a node that is down must have stopped it")
+}
 
 /// Returns what a slot of a service that runs nowhere waits for; none if that is no volume.
 pub(super) fn waits_for(views: &Views, service: &Service, slot: u32) -> Option<String> {

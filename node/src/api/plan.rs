@@ -39,6 +39,7 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
     let service = lookup::service(&views, params.text("service").unwrap_or_default())?;
     let slot = u32::try_from(params.number("slot")?).unwrap_or(u32::MAX);
     let (id, name) = (service.id, service.spec.name.to_string());
+    let fence = bonds::fence_of(&views, service);
     let (waits, has_slot) = (bonds::waits_for(&views, service, slot), service.spec.has_slot(slot));
     let inputs = Inputs::clone(&views.inputs);
     let computed = tokio::task::spawn_blocking(move || Placement::of(inputs)).await;
@@ -53,6 +54,10 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
     let assignments = placement.assignments();
     let at = assignments.get(&(id, slot)).copied();
     let waits = if views.waits(&assignments, &(id, slot)) { WAITS } else { "" };
+    let runs = views.tasks.iter().any(|task| {
+        (task.report.service, task.report.slot) == (id, slot) && task.reachable && !task.report.state.is_final()
+    });
+    let fence = fence.filter(|_| !runs).map_or_else(String::new, |fence| format!("; {fence}"));
     let refused = match &why {
         Why::Displaced { refused } => refused.clone(),
         _ => Vec::new(),
@@ -61,7 +66,7 @@ pub(super) async fn why(State(node): State<NodeHandle>, params: Params) -> Resul
         service: name,
         slot,
         node: at.map(|at| lookup::node_name(&views, &at)),
-        why: format!("{why}{waits}"),
+        why: format!("{why}{waits}{fence}"),
         refused: refused.iter().map(|node| lookup::node_name(&views, node)).collect(),
     }))
 }

@@ -264,7 +264,8 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
     let slots = services.flat_map(|service| numbers(views, service).into_iter().map(move |slot| (service, slot)));
     let free = slots.filter(|(service, slot)| !taken.contains(&(service.id, *slot)));
     let waiting = |(service, slot)| {
-        let error = bonds::waits_for(views, service, slot);
+        let error =
+            bonds::waits_for(views, service, slot).or_else(|| bonds::fence_of(views, service).map(str::to_owned));
         let since = since_ms(service, slot);
         let task = waiting(service, effective(service), slot, since);
         // Docker's client looks for the nodes of a global job's tasks once, at first.

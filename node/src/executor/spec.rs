@@ -7,7 +7,7 @@ use shoal_cluster::TaskOrder;
 use shoal_cluster::intent::service::container::Dns;
 use shoal_cluster::plan::addresses::Addresses;
 use shoal_cluster::plan::names::ZONE;
-use shoal_runtime::container::ContainerSpec;
+use shoal_runtime::container::{ContainerSpec, Lease};
 use shoal_runtime::image::Image;
 
 use super::files::Files;
@@ -15,6 +15,8 @@ use super::{Host, health, options};
 
 /// What resolvers are told unless the service says otherwise: short names are looked for in the zone first.
 const OPTIONS: &str = "ndots:1 timeout:2 attempts:3";
+/// How long a task of a fenced service goes on without this daemon; others wait for longer ([`shoal_cluster::limits::FENCE`]).
+const LEASE_MS: u64 = 20_000;
 /// Characters of a task's id that serve as its host name, as Docker has it.
 const HOSTNAME_CHARS: usize = 12;
 
@@ -65,6 +67,12 @@ fn base(
         hosts: order.addresses.iter().map(|address| (address, hostname.clone())).collect(),
         hostname,
         cgroup_parent: host.cgroup_parent.clone(),
+        lease: order.fenced.then(|| Lease {
+            file: host.lease.clone(),
+            timeout_ms: LEASE_MS,
+            signal: stop_signal(order),
+            grace_ms: spec.stop_grace_ms,
+        }),
         id,
         ..ContainerSpec::default()
     }

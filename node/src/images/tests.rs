@@ -38,6 +38,7 @@ fn member(number: u8) -> Member {
         plan_version: 1,
         labels: std::collections::BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: String::new(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
@@ -106,6 +107,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         if nodes.is_empty() { BTreeMap::new() } else { BTreeMap::from([(format!("web:1@{}", image()), nodes)]) };
     Views {
         settled: true,
+        majority: true,
         members,
         blocks: BTreeMap::new(),
         services: vec![service],

@@ -34,6 +34,7 @@ const RESERVE_BYTES: usize = 16 * 1024;
 
 mod clients;
 mod exec;
+mod lease;
 mod make;
 mod serve;
 

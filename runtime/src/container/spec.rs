@@ -61,6 +61,21 @@ pub struct ContainerSpec {
     pub log: LogLimits,
     /// Parent cgroup, relative to the root of the hierarchy, for example `shoal/<node>`; distinct for each daemon on a host.
     pub cgroup_parent: String,
+    /// Ends the container if its daemon is gone for too long. `None`: it outlives its daemon.
+    pub lease: Option<Lease>,
+}
+
+/// How long a container goes on without its daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Absolute path of the file whose modification time the daemon changes every second.
+    pub file: PathBuf,
+    /// After so many milliseconds without a change the container is asked to end; those that the host slept count.
+    pub timeout_ms: u64,
+    /// By this signal.
+    pub signal: i32,
+    /// So many milliseconds later it is killed.
+    pub grace_ms: u64,
 }
 
 /// Privileges beyond and below Docker's default.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_runtime::container::{ContainerSpec, ContainerState, FailureKind, Limits, StartError};
+use shoal_runtime::container::{ContainerSpec, ContainerState, FailureKind, Lease, Limits, StartError};
 
 use super::Case;
 use super::lab::{Lab, output, until_output, within};
@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("stop_kills_what_ignores_it", stop_kills_what_ignores_it),
     ("what_was_only_created_can_be_stopped_and_removed", what_was_only_created_can_be_stopped_and_removed),
     ("what_nobody_waits_to_be_created_is_removed_too", what_nobody_waits_to_be_created_is_removed_too),
+    ("a_lease_that_nobody_renews_ends_a_container", a_lease_that_nobody_renews_ends_a_container),
     ("the_memory_limit_kills_and_says_so", the_memory_limit_kills_and_says_so),
     ("a_fork_bomb_is_bounded_and_removed", a_fork_bomb_is_bounded_and_removed),
     ("one_id_is_one_container", one_id_is_one_container),
@@ -50,6 +51,43 @@ fn what_nobody_waits_to_be_created_is_removed_too(lab: &Lab) {
         }
         runtime.create(&lab.spec("dropped", "exit 0")).await.unwrap();
         runtime.remove("dropped").await.unwrap();
+    });
+}
+
+/// It goes on while its file is touched, is then asked to end, and is killed if it does not.
+fn a_lease_that_nobody_renews_ends_a_container(lab: &Lab) {
+    let file = lab.top().join("lease");
+    let touch = || std::fs::write(&file, "").unwrap();
+    let spec = |id: &str, script: &str| {
+        let lease = Lease { file: file.clone(), timeout_ms: 2_500, signal: libc::SIGTERM, grace_ms: 1_000 };
+        ContainerSpec { lease: Some(lease), ..lab.spec(id, script) }
+    };
+    lab.block_on(async {
+        let runtime = lab.open().await;
+        touch();
+        for (id, script) in [
+            ("willing", "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"),
+            ("deaf", "trap '' TERM; echo up; while :; do sleep 0.1; done"),
+        ] {
+            runtime.create(&spec(id, script)).await.unwrap();
+            runtime.start(id).await.unwrap();
+            until_output(&runtime, id, "up").await;
+        }
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            touch();
+        }
+        let running = |id: &str| matches!(runtime.status(id).unwrap().state, ContainerState::Running { .. });
+        assert!(running("willing") && running("deaf"), "five seconds are longer than the lease");
+        let last = Instant::now();
+        let exit = within(runtime.wait("willing")).await.unwrap();
+        assert_eq!((exit.code, exit.signal), (3, None));
+        assert!(last.elapsed() > Duration::from_secs(2), "{:?}", last.elapsed());
+        let exit = within(runtime.wait("deaf")).await.unwrap();
+        assert_eq!((exit.code, exit.signal), (137, Some(9)));
+        for id in ["willing", "deaf"] {
+            runtime.remove(id).await.unwrap();
+        }
     });
 }
 

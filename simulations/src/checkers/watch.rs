@@ -8,6 +8,7 @@ use shoal_cluster::intent::key::Key;
 use shoal_cluster::record::Record;
 use shoal_cluster::{Cluster, ServiceId, TaskOrder};
 
+use super::fenced::Fenced;
 use super::jobs::{self, Done};
 use super::rollouts::{self, Moves};
 use crate::containers::{Container, Phase};
@@ -28,6 +29,8 @@ pub(crate) struct Watch {
     moves: Moves,
     /// What jobs have really done.
     pub(crate) done: Done,
+    /// What is remembered of fenced services.
+    pub(crate) fenced: Fenced,
 }
 
 impl Watch {
@@ -88,6 +91,10 @@ impl Watch {
             // A job's task that has to go ends before another starts.
             revision == order.revision && service.spec.has_slot(order.slot) && !service.spec.mode.is_job()
         });
+        // It ends before its successor starts, and wherever the majority is lost.
+        if self.fenced.contains(&order.service) {
+            return Ok(());
+        }
         let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);
         let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));

@@ -42,6 +42,7 @@ pub(crate) fn meta(number: usize) -> NodeMeta {
         plan_version: 1,
         labels: std::collections::BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: "0.1.0".into(),
         os: "linux".into(),
         architecture: "amd64".into(),

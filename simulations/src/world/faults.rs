@@ -12,6 +12,8 @@ use shoal_cluster::{Command, Input, TaskId, clock, wire};
 
 use super::{Event, World};
 use crate::checkers;
+use crate::checkers::fenced::LEASE;
+use crate::node::Node;
 use crate::step::Step;
 use crate::workload;
 
@@ -168,6 +170,10 @@ impl World {
         if self.nodes[node].core.is_some() && self.nodes[node].paused_until_us <= self.at_us {
             self.nodes[node].paused_until_us = self.at_us + ms * 1_000;
             self.queue_at(Duration::from_millis(ms), Event::Resume { node });
+            if Duration::from_millis(ms) > LEASE {
+                let Node { run, paused_until_us, .. } = self.nodes[node];
+                self.queue_at(LEASE, Event::Lease { node, run, paused_until_us });
+            }
             self.count("nodes paused");
         }
     }

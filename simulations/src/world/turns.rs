@@ -88,6 +88,11 @@ impl World {
         {
             self.ledger.violations.push(format!("addresses: {what}"));
         }
+        if let Some(order) = self.nodes[node].containers.find(&id).map(|container| &container.order)
+            && let Err(what) = self.watch.fenced.runs(&self.nodes, node, order)
+        {
+            self.ledger.violations.push(format!("fenced: {what}"));
+        }
         self.input(node, Input::Task(TaskEvent::Running(id)));
     }
 
@@ -97,10 +102,30 @@ impl World {
             self.note(node, container.order.service);
             let by_itself = container.phase != Phase::Stopping;
             self.watch.ended(self.at_us, node, &container, by_itself);
-            if by_itself && exit_code == Some(0) {
+            if by_itself && exit_code == Some(0) && workload::is_of_job(&container.order) {
                 self.did_work(node, container.order);
             }
-            self.input(node, Input::Task(TaskEvent::Ended { id, exit_code, error: error.to_owned() }));
+            self.hears_of_end(node, id, exit_code, error);
+        }
+    }
+
+    pub(super) fn hears_of_end(&mut self, node: usize, id: TaskId, exit_code: Option<i32>, error: &'static str) {
+        self.input(node, Input::Task(TaskEvent::Ended { id, exit_code, error: error.to_owned() }));
+    }
+
+    /// Ends the containers of fenced services on a machine whose daemon has not been heard since its lease began.
+    pub(super) fn end_leases(&mut self, node: usize, run: u64, paused_until_us: u64) {
+        let machine = &self.nodes[node];
+        let silent = machine.core.is_none() || paused_until_us > 0;
+        if machine.run != run || machine.paused_until_us != paused_until_us || !silent {
+            return;
+        }
+        for id in self.watch.fenced.running(machine) {
+            if let Some(container) = self.nodes[node].containers.end(&id) {
+                self.count("containers whose lease ended");
+                self.watch.ended(self.at_us, node, &container, container.phase != Phase::Stopping);
+                self.queue_at(Duration::ZERO, Event::Gone { node, id });
+            }
         }
     }
 
@@ -255,6 +280,7 @@ impl World {
                 let id = order.id;
                 self.note(node, order.service);
                 let delay = Duration::from_millis(20 + self.containers.below(slow));
+                self.watch.fenced.starts(&self.nodes[node], &order);
                 if let Err(what) = self.watch.starts(self.at_us, &self.nodes, node, &order) {
                     self.ledger.violations.push(format!("moves: node {node} {what}"));
                 }

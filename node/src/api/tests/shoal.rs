@@ -275,6 +275,7 @@ fn member(number: u8, name: &str, state: MemberState) -> Member {
         plan_version: 1,
         labels: BTreeMap::new(),
         leaving: false,
+        counts: false,
         software: "0.1.0".to_owned(),
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
@@ -346,6 +347,7 @@ pub(crate) fn views() -> Views {
     let peer = PeerAgreement { intent: [1; 32], plan: [8; 32], behind: 4, age_ms: 100 };
     Views {
         settled: true,
+        majority: true,
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
         globals: BTreeMap::new(),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::flags::SharedArgs;
 use super::mode::ModeArgs;
-use super::options::{ListArgs, labels};
+use super::options::{ListArgs, Partition, labels};
 use super::rolling::RollingArgs;
 use super::uses::UseArgs;
 use super::{WaitArgs, converge};
@@ -28,6 +28,9 @@ pub struct CreateArgs {
     /// Label the service (repeat for several).
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// What becomes of the service on the lesser side of a split [default: available].
+    #[arg(long, value_enum)]
+    partition: Option<Partition>,
     #[command(flatten)]
     lists: ListArgs,
     #[command(flatten)]
@@ -55,6 +58,9 @@ pub(super) async fn run(args: CreateArgs, client: &Client, output: &mut Output) 
 
 fn spec(args: CreateArgs) -> anyhow::Result<ServiceSpec> {
     let mut spec = ServiceSpec { name: args.name, labels: Some(labels(&args.label)), ..ServiceSpec::default() };
+    if let Some(partition) = args.partition {
+        partition.apply(&mut spec);
+    }
     args.shared.apply(&mut spec)?;
     args.lists.apply(&mut spec)?;
     let container = spec.task_template.get_or_insert_default().container_spec.get_or_insert_default();

@@ -8,6 +8,7 @@ use bollard::models::{
     Mount, ResourcesUlimits, ServiceSpec, TaskSpecContainerSpec, TaskSpecPlacementPreferences, TaskSpecPlacementSpread,
 };
 use clap::Args;
+use shoal_cluster::intent::service::PARTITION_LABEL;
 
 use super::mounts;
 
@@ -258,6 +259,26 @@ fn edit_map(map: &mut Option<HashMap<String, String>>, add: &[String], remove: &
     let map = map.get_or_insert_default();
     map.retain(|key, _| !remove.contains(key));
     map.extend(labels(add));
+}
+
+/// What becomes of a service on the lesser side of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum Partition {
+    /// Each side runs all of it.
+    Available,
+    /// It runs with the majority of the members only, and no slot on two sides.
+    Fenced,
+}
+
+impl Partition {
+    /// Writes it into the service's label.
+    pub(in crate::cli) fn apply(self, spec: &mut ServiceSpec) {
+        let value = match self {
+            Self::Available => "available",
+            Self::Fenced => "fenced",
+        };
+        spec.labels.get_or_insert_default().insert(PARTITION_LABEL.to_owned(), value.to_owned());
+    }
 }
 
 /// Returns labels as a map; one without a value has an empty one.

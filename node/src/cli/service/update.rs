@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::flags::SharedArgs;
 use super::mode::{set_concurrent, set_replicas};
-use super::options::{EditArgs, labels, split_command};
+use super::options::{EditArgs, Partition, labels, split_command};
 use super::rolling::RollingArgs;
 use super::uses::{UseEditArgs, Uses};
 use super::{WaitArgs, change, converge, find};
@@ -30,6 +30,9 @@ pub struct UpdateArgs {
     /// Remove a label of the service (repeat for several).
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
+    /// What becomes of the service on the lesser side of a split.
+    #[arg(long, value_enum)]
+    partition: Option<Partition>,
     /// Keep this many tasks running.
     #[arg(long)]
     replicas: Option<u32>,
@@ -77,6 +80,9 @@ fn edit(spec: &mut ServiceSpec, args: &UpdateArgs, uses: &Uses) -> anyhow::Resul
     let map = spec.labels.get_or_insert_default();
     map.extend(labels(&args.label_add));
     map.retain(|key, _| !args.label_rm.contains(key));
+    if let Some(partition) = args.partition {
+        partition.apply(spec);
+    }
     if let Some(replicas) = args.replicas {
         set_replicas(spec, replicas)?;
     }

@@ -21,6 +21,7 @@ use super::super::protocol::{Failure, Greeting, Reply, Request};
 use super::super::{Exit, WindowSize, bundle, console, stats};
 use super::clients::Client;
 use super::exec::Execs;
+use super::lease;
 use super::make::Container;
 use super::now_ms;
 use crate::log::{LineCutter, LogFile};
@@ -50,6 +51,7 @@ struct Shim<'a> {
     execs: Execs,
     cgroup: &'a Cgroup,
     driver: &'a Driver,
+    lease: Option<lease::Watch>,
 }
 
 struct Output {
@@ -79,7 +81,8 @@ pub(super) fn serve(
     let outputs = container.outputs.drain(..).map(output).collect::<io::Result<Vec<_>>>()?;
     let log = LogFile::create(bundle::LOG.into(), container.spec.log);
     let (pid, state, execs) = (container.made.pid, State::Created, Execs::default());
-    let mut shim = Shim { container, pid, state, log, outputs, clients: Vec::new(), execs, cgroup, driver };
+    let lease = container.spec.lease.clone().map(lease::Watch::new);
+    let mut shim = Shim { container, pid, state, log, outputs, clients: Vec::new(), execs, cgroup, driver, lease };
     shim.greet(daemon);
     let status = loop {
         let ready = shim.wait(&children, listener)?;
@@ -88,6 +91,10 @@ pub(super) fn serve(
             if let Some(status) = shim.reap()? {
                 break status;
             }
+        }
+        if let Some(signal) = shim.lease.as_mut().and_then(lease::Watch::look) {
+            // What has just ended needs none.
+            let _told = shim.signal(signal);
         }
         shim.read_outputs();
         if ready.listener {
@@ -117,7 +124,8 @@ impl Shim<'_> {
             vec![PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         descriptors.extend(self.outputs.iter().map(|output| PollFd::new(output.pipe.as_fd(), PollFlags::POLLIN)));
         descriptors.extend(self.clients.iter().map(|client| PollFd::new(client.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut descriptors, PollTimeout::NONE) {
+        let most = PollTimeout::try_from(lease::LOOK).unwrap_or(PollTimeout::NONE);
+        match poll(&mut descriptors, if self.lease.is_some() { most } else { PollTimeout::NONE }) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
