@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::support::{Lab, Node, signal, skip, text, traces, until};
 
@@ -128,6 +129,47 @@ pub(crate) fn what_two_halves_wrote_is_shown_until_someone_writes_again(lab: &mu
         ensure!(!text(&said).contains("web"), "{}", text(&said));
         Ok(())
     })
+}
+
+pub(crate) fn a_fenced_service_runs_on_one_side_of_a_split_only(lab: &mut Lab) -> Result<()> {
+    let create = "service create --detach --name safe --replicas 3 --partition fenced --stop-grace-period 1s";
+    lab.ok(&format!("{create} --replicas-max-per-node 2 whoami:latest"))?;
+    lab.settle("safe", 3)?;
+    let (_, status) = lab.nodes[2].api("GET", "/shoal/status", b"")?;
+    let tasks = lab.nodes[2].running("safe")?;
+    let cut: Vec<&str> = tasks
+        .iter()
+        .filter(|task| task["NodeID"] == status["node"]["id"])
+        .filter_map(|task| task["ID"].as_str())
+        .collect();
+    ensure!(!cut.is_empty(), "node3 runs none of it");
+    cable("down")?;
+    let begun = std::time::Instant::now();
+    let runs = || cut.iter().any(|id| processes_of_tasks().contains_key(*id));
+    until("what node3 ran has ended", || {
+        ensure!(!runs());
+        Ok(())
+    })?;
+    println!("     stopped on the lesser side after {:.1} s", begun.elapsed().as_secs_f32());
+    // Nobody runs it instead before that; what waits says why.
+    let there = |task: &Value| task["NodeID"] == status["node"]["id"];
+    let others = || Ok::<_, anyhow::Error>(lab.nodes[0].running("safe")?.iter().filter(|task| !there(task)).count());
+    ensure!(others()? == 3 - cut.len(), "{} others run already", others()?);
+    until("those that wait say why", || {
+        let said = lab.ok("service ps --no-trunc safe")?;
+        ensure!(said.contains("fenced"), "{said}");
+        Ok(())
+    })?;
+    until("the majority runs all of it", || {
+        ensure!(others()? == 3, "{} run", others()?);
+        Ok(())
+    })?;
+    println!("     all run on the greater side after {:.1} s", begun.elapsed().as_secs_f32());
+    ensure!(!runs(), "it runs on both sides");
+    cable("up")?;
+    lab.settle("safe", 3)?;
+    lab.ok("service rm safe")?;
+    lab.settle("web", 3)
 }
 
 /// Sets the cable of the third node up or down.
