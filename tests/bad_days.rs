@@ -172,6 +172,35 @@ pub(crate) fn a_fenced_service_runs_on_one_side_of_a_split_only(lab: &mut Lab) -
     lab.settle("web", 3)
 }
 
+pub(crate) fn a_node_that_is_gone_is_removed_and_may_come_back(lab: &mut Lab) -> Result<()> {
+    let said = lab.fails("node rm node3")?;
+    ensure!(said.contains("is up and can't be removed"), "{said}");
+    lab.nodes[2].kill()?;
+    let listed = |node: &Node| Ok::<_, anyhow::Error>(text(&node.command("node ls")?));
+    until("it is down", || {
+        let said = listed(&lab.nodes[0])?;
+        ensure!(said.contains("Down"), "{said}");
+        Ok(())
+    })?;
+    lab.ok("node rm node3")?;
+    until("nobody lists it any more", || {
+        for node in &lab.nodes[..2] {
+            let said = listed(node)?;
+            ensure!(!said.contains("node3"), "{said}");
+        }
+        Ok(())
+    })?;
+    lab.nodes[2].start()?;
+    until("it is back", || {
+        for node in &lab.nodes {
+            let said = listed(node)?;
+            ensure!(said.matches("Ready").count() == 3, "{said}");
+        }
+        Ok(())
+    })?;
+    lab.settle("web", 3)
+}
+
 /// Sets the cable of the third node up or down.
 fn cable(state: &str) -> Result<()> {
     let set = ["netns", "exec", "shoal-demo-hub", "ip", "link", "set", "port3", state];

@@ -110,6 +110,7 @@ const IN_LAB: &[(&str, InLab)] = &[
         bad_days::what_two_halves_wrote_is_shown_until_someone_writes_again,
     ),
     ("a_fenced_service_runs_on_one_side_of_a_split_only", bad_days::a_fenced_service_runs_on_one_side_of_a_split_only),
+    ("a_node_that_is_gone_is_removed_and_may_come_back", bad_days::a_node_that_is_gone_is_removed_and_may_come_back),
     ("an_unreachable_seed_is_tried_until_told_to_stop", bad_days::an_unreachable_seed_is_tried_until_told_to_stop),
     ("a_daemon_killed_alone_leaves_its_tasks_running", bad_days::a_daemon_killed_alone_leaves_its_tasks_running),
     ("a_node_started_right_after_its_death_comes_up", bad_days::a_node_started_right_after_its_death_comes_up),

@@ -25,6 +25,7 @@ impl Cluster {
             Command::RollbackService { id, version, to } => self.rollback_service(&id, version, to),
             Command::RemoveService(id) => self.remove_service(&id),
             Command::UpdateNode { node, version, spec } => self.update_node(node, version, spec),
+            Command::RemoveNode(node) => self.remove_node(node),
             Command::ClaimVolume(name) => self.claim_volume(&name),
             Command::ReleaseVolume(name) => self.release_volume(&name),
             Command::CreateNetwork { new, spec } => self.create_network(new, spec),
@@ -162,9 +163,25 @@ impl Cluster {
         if present != named {
             return Err(CommandError::NodeOutOfSequence { node, named, present });
         }
-        let intent = NodeIntent { node, version: present.saturating_add(1), spec };
+        let intent = NodeIntent { node, version: present.saturating_add(1), removed: false, spec };
         let entry = self.intent.write_node(self.now.wall_ms, &intent);
         self.publish(entry);
+        Ok(Receipt::Done)
+    }
+
+    /// Removes a node that is not up: all take it for one that has left, until it comes back.
+    fn remove_node(&mut self, node: NodeId) -> Result<Receipt, CommandError> {
+        if !self.membership.members().contains_key(&node) {
+            return Err(CommandError::NoSuchNode(node));
+        }
+        if self.membership.is_up(&node) {
+            return Err(CommandError::NodeIsUp(node));
+        }
+        let version = self.intent.nodes().get(&node).map_or(1, |intent| intent.version.saturating_add(1));
+        let intent = NodeIntent { node, version, removed: true, spec: NodeSpec::default() };
+        let entry = self.intent.write_node(self.now.wall_ms, &intent);
+        self.publish(entry);
+        self.membership.remove(self.now.mono, node);
         Ok(Receipt::Done)
     }
 

@@ -15,7 +15,7 @@ use crate::intent::object::{DataKind, DataSpec, NetworkSpec, Objects, Sealed};
 use crate::intent::service::Service;
 use crate::intent::service::container::VolumeName;
 use crate::intent::update::Verdict;
-use crate::membership::member::Member;
+use crate::membership::member::{Member, MemberState};
 use crate::plan::addresses::Block;
 use crate::plan::names::Names;
 use crate::plan::placement::{Assignments, Inputs};
@@ -127,6 +127,12 @@ pub struct PeerAgreement {
 }
 
 impl Views {
+    /// Returns the members that operators see: all but those that were removed and have stayed away since.
+    pub fn listed(&self) -> impl Iterator<Item = &Member> + Clone {
+        let removed = |id: &NodeId| self.nodes.get(id).is_some_and(|intent| intent.removed);
+        self.members.iter().filter(move |member| member.state != MemberState::Left || !removed(&member.id))
+    }
+
     /// Returns the member with this id.
     pub fn member(&self, id: &NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == *id)

@@ -208,7 +208,12 @@ fn member() -> Member {
 
 fn node_intent() -> NodeIntent {
     let labels = BTreeMap::from([("zone".into(), "a".into())]);
-    NodeIntent { node: NodeId([0x11; 32]), version: 2, spec: NodeSpec { availability: Availability::Drain, labels } }
+    NodeIntent {
+        node: NodeId([0x11; 32]),
+        version: 2,
+        removed: false,
+        spec: NodeSpec { availability: Availability::Drain, labels },
+    }
 }
 
 fn ruling() -> Ruling {

@@ -15,6 +15,8 @@ pub struct NodeIntent {
     pub node: NodeId,
     /// Grows with each accepted write; an update must name the one it was made from (Docker's `Version.Index`).
     pub version: u64,
+    /// Whether it was removed when it was not up: as long as it stays away it is not listed, and counts for nothing.
+    pub removed: bool,
     /// What they want of it.
     pub spec: NodeSpec,
 }

@@ -45,6 +45,8 @@ pub enum Command {
         /// The new spec.
         spec: NodeSpec,
     },
+    /// Remove a node that is not up.
+    RemoveNode(NodeId),
     /// Say that a volume lives on this node, which then makes it.
     ClaimVolume(VolumeName),
     /// Forget where a volume lives: it was removed, or its node is given up.
@@ -149,6 +151,9 @@ pub enum CommandError {
     /// No member has this id.
     #[error("node {0} not found")]
     NoSuchNode(NodeId),
+    /// A node that is up is no node to remove: it would come back at once.
+    #[error("node {0} is up and can't be removed: stop it first")]
+    NodeIsUp(NodeId),
     /// What is wanted of the node was made from an older version than the present one. Clients match the text's ending.
     #[error("version {named} of node {node} is not its present version {present}: update out of sequence")]
     NodeOutOfSequence {

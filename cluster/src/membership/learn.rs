@@ -126,6 +126,14 @@ impl Membership {
         }
     }
 
+    /// Takes a member that is down for one that has left, since an operator says so. It comes back as one that left would.
+    pub fn remove(&mut self, now: Instant, id: NodeId) {
+        if let Some(mut member) = self.members.get(&id).filter(|member| member.state == MemberState::Down).cloned() {
+            member.state = MemberState::Left;
+            self.accept(now, self.own.id, member, self.own.id, true);
+        }
+    }
+
     /// Tells a suspect so at once.
     fn warn(&mut self, id: NodeId) {
         let number = self.probes.number();

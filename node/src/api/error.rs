@@ -101,6 +101,7 @@ fn apply_status(error: &ApplyError) -> StatusCode {
             | CommandError::ObjectOutOfSequence { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             CommandError::Rename { .. }
             | CommandError::ModeChange(_)
+            | CommandError::NodeIsUp(_)
             | CommandError::ObjectInUse { .. }
             | CommandError::TooManyLabels { .. }
             | CommandError::TooManyBytes { .. }

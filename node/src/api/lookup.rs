@@ -19,20 +19,19 @@ pub(super) fn node<'a>(views: &'a Views, own: NodeId, text: &str) -> Result<&'a 
     if text == "self" {
         return views.member(&own).ok_or_else(|| ApiError::not_found("node", text));
     }
-    let mut named = views.members.iter().filter(|member| member.meta.name.folded() == text.to_ascii_lowercase());
+    let mut named = views.listed().filter(|member| member.meta.name.folded() == text.to_ascii_lowercase());
     // Names are unique by admission, but a node that was wiped and joined again has the name of its former self.
     let (first, rest) = (named.next(), named.count());
     if rest > 0 {
         let mut up = views
-            .members
-            .iter()
+            .listed()
             .filter(|member| member.state.is_up() && member.meta.name.folded() == text.to_ascii_lowercase());
         return match (up.next(), up.next()) {
             (Some(member), None) => Ok(member),
             _ => Err(ambiguous("node", text, rest + 1)),
         };
     }
-    find("node", text, views.members.iter(), |member| member.id.to_string(), first)
+    find("node", text, views.listed(), |member| member.id.to_string(), first)
 }
 
 /// Returns a node's name, or its id if it is not known any more.

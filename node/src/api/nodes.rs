@@ -23,7 +23,7 @@ const FILTERS: &[&str] = &["id", "name", "role", "membership", "label", "node.la
 pub(super) async fn list(State(node): State<NodeHandle>, params: Params) -> Result<Json<Vec<Node>>, ApiError> {
     let filters = Filters::read(&params, FILTERS)?;
     let views = node.views();
-    let chosen = views.members.iter().filter(|member| matches(&filters, member, wanted(&views, member)));
+    let chosen = views.listed().filter(|member| matches(&filters, member, wanted(&views, member)));
     Ok(Json(chosen.map(|member| show(member, wanted(&views, member))).collect()))
 }
 
@@ -62,6 +62,13 @@ pub(super) async fn update(
     };
     let spec = Wanted { availability, labels: spec.labels.unwrap_or_default().into_iter().collect() };
     Ok(Json(node.apply(Command::UpdateNode { node: id, version, spec }).await?.into()))
+}
+
+/// `DELETE /nodes/{id or name}`: of a node that is not up. Docker's `force` makes no difference: a node that is up would
+/// come back.
+pub(super) async fn remove(State(node): State<NodeHandle>, Segment(id): Segment) -> Result<Json<Stored>, ApiError> {
+    let id = lookup::node(&node.views(), node.about.id, &id)?.id;
+    Ok(Json(node.apply(Command::RemoveNode(id)).await?.into()))
 }
 
 /// Returns what operators want of a member.

@@ -12,7 +12,6 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("POST", "/swarm/update", "docker swarm update"),
     ("GET", "/swarm/unlockkey", "docker swarm unlock-key"),
     ("POST", "/swarm/unlock", "docker swarm unlock"),
-    ("DELETE", "/nodes/?", "docker node rm"),
     ("POST", "/networks/*", "docker network connect and disconnect (docker service update --network-add)"),
     ("GET", "/images/search", "docker search"),
     ("POST", "/images/*", "docker push"),
@@ -65,7 +64,6 @@ mod tests {
             text(Method::POST, "/containers/create"),
             "shoal does not support containers besides those of services (docker run, cp, commit, …) yet"
         );
-        assert!(text(Method::DELETE, "/nodes/a").contains("docker node rm"));
         for path in ["/", "", "/containers", "/nope", "/nodes/a/b", "/services//logs", "/buildx"] {
             assert_eq!(text(Method::GET, path), "page not found", "{path}");
         }

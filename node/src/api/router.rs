@@ -49,7 +49,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/events", get(events::events))
         .route("/swarm", get(swarm::inspect))
         .route("/nodes", get(nodes::list))
-        .route("/nodes/{id}", get(nodes::inspect))
+        .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
         .route("/nodes/{id}/update", post(nodes::update))
         .route("/services", get(services::list))
         .route("/services/create", post(services::create))

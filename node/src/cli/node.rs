@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use bollard::models::{Node, NodeSpecAvailabilityEnum, NodeState, Reachability};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::objects::Failures;
 use super::output::Output;
 use super::table::table;
 use crate::api::status::Stored;
-use crate::client::Client;
+use crate::client::{Client, encoded};
 
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
@@ -18,6 +19,16 @@ pub enum NodeCommand {
     Ls,
     /// Change a node's availability and labels.
     Update(UpdateArgs),
+    /// Remove nodes that are gone for ever, so that they are listed and counted no more.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Which, by id or name.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// As Docker has it; a node that is up cannot be removed all the same.
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Show all that is known of nodes, as JSON.
     Inspect {
         /// Which, by id or name, or `self`.
@@ -89,8 +100,23 @@ pub(super) async fn run(command: NodeCommand, client: &Client, output: &mut Outp
     match command {
         NodeCommand::Ls => list(client, output).await,
         NodeCommand::Update(args) => update(&args, client, output).await,
+        NodeCommand::Rm { nodes, .. } => remove(&nodes, client, output).await,
         NodeCommand::Inspect { nodes } => inspect(&nodes, client, output).await,
     }
+}
+
+async fn remove(nodes: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut failures = Failures::default();
+    for name in nodes {
+        match client.delete::<Stored>(&format!("/nodes/{}", encoded(name))).await {
+            Ok(stored) => {
+                output.line(name)?;
+                output.stored(&stored);
+            }
+            Err(error) => failures.add(error, output),
+        }
+    }
+    failures.done()
 }
 
 async fn list(client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {

@@ -501,6 +501,7 @@ fn a_task_ends_where_its_constraints_are_met_no_longer_though_no_node_takes_it()
     let label = |labels: &[(&str, &str)], version| NodeIntent {
         node: id(0),
         version,
+        removed: false,
         spec: NodeSpec {
             availability: Availability::Active,
             labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),

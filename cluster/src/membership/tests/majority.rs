@@ -69,3 +69,23 @@ fn a_lesser_side_notices_in_time_that_it_lost_the_majority() {
         }
     }
 }
+
+#[test]
+fn members_that_are_removed_no_longer_count_until_they_come_back() {
+    let mut network = counted(44);
+    for number in [2, 3, 4] {
+        network.kill(number, false);
+    }
+    network.run(SECOND * 20);
+    assert!(!network.membership(0).has_majority(), "two of five are up");
+    for number in [3, 4] {
+        let now = network.now;
+        network.nodes[0].running.as_mut().expect("it runs").remove(now, id(number));
+    }
+    network.run(SECOND * 5);
+    assert!((0..2).all(|number| network.membership(number).has_majority()), "two of three are");
+    network.start(3);
+    network.start(4);
+    network.run(SECOND * 20);
+    assert!(network.running().iter().all(|number| network.membership(*number).has_majority()));
+}

@@ -169,9 +169,10 @@ fn apply(views: &mut Views, intent: &mut Intent, command: Command) -> Result<Rec
             if present != version {
                 return Err(CommandError::NodeOutOfSequence { node, named: version, present });
             }
-            views.nodes.insert(node, NodeIntent { node, version: present + 1, spec });
+            views.nodes.insert(node, NodeIntent { node, version: present + 1, removed: false, spec });
             Ok(Receipt::Done)
         }
+        Command::RemoveNode(node) => Err(CommandError::NodeIsUp(node)),
         Command::UpdateService { id, version, spec } => {
             let service = views.services.iter_mut().find(|service| service.id == id);
             let service = service.ok_or(CommandError::NoSuchService(id))?;
