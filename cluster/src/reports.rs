@@ -76,6 +76,8 @@ pub struct Reports {
     coming: BTreeMap<NodeId, NodeReport>,
     /// Nodes that came up, of which it is not known yet whether they still stand by what they said before.
     doubted: BTreeSet<NodeId>,
+    /// The nodes that have said themselves, since they came up, how far their reports go, when that was known here.
+    spoken: BTreeSet<NodeId>,
     changes: u64,
     /// As many of the changes as plan and agent depend on.
     answering: u64,
@@ -108,6 +110,7 @@ impl Reports {
             nodes: BTreeMap::from([(own, report)]),
             coming: BTreeMap::new(),
             doubted: BTreeSet::new(),
+            spoken: BTreeSet::new(),
             changes: 0,
             answering: 0,
             proving: 0,
@@ -123,14 +126,18 @@ impl Reports {
     /// Notes that a node has come up: it may have lost everything that it reported before.
     pub fn doubt(&mut self, node: NodeId) {
         if node != self.own {
+            self.spoken.remove(&node);
             self.doubted.insert(node);
         }
     }
 
     /// Notes that a node has said itself how far its report goes: if no further than is known here, it stands by it.
     pub fn confirm(&mut self, node: &NodeId, theirs: Head) {
-        if self.doubted.contains(node) && self.head(node) >= theirs {
-            self.doubted.remove(node);
+        if self.head(node) < theirs {
+            return;
+        }
+        self.spoken.insert(*node);
+        if self.doubted.remove(node) {
             (self.changes, self.answering, self.proving) = (self.changes + 1, self.answering + 1, self.proving + 1);
         }
     }
@@ -139,6 +146,12 @@ impl Reports {
     /// unconfirmed report for a moment; a task must not be ended because of one.
     pub fn is_confirmed(&self, node: &NodeId) -> bool {
         !self.doubted.contains(node)
+    }
+
+    /// Tells whether all was known here that a node had to report when it spoke last, and that was since it came up: more than
+    /// [`Self::is_confirmed`], for which what others pass on is enough, whatever they lack.
+    pub fn has_spoken(&self, node: &NodeId) -> bool {
+        self.spoken.contains(node)
     }
 
     /// Returns every report, in order of node.

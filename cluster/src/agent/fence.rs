@@ -115,9 +115,10 @@ impl Agent {
     }
 }
 
-/// Tells whether a member has said in this run of this node, and since it came up, what it runs.
+/// Tells whether a member has said in this run of this node, and since it came up, what it runs. What others pass on of its
+/// report may be older than what it runs.
 fn has_said(sources: Sources<'_>, node: &NodeId) -> bool {
-    sources.reports.is_confirmed(node) && sources.reports.of(node).is_some()
+    sources.reports.has_spoken(node) && sources.reports.of(node).is_some()
 }
 
 /// Returns the fenced slots in which something lives on another member that is up; nothing if one has not said.

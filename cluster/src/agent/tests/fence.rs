@@ -39,8 +39,11 @@ fn world(others: &[(u8, MemberState)]) -> World {
     world
 }
 
+/// A node reports, and says itself that this is all.
 fn say(world: &mut World, number: u8, epoch: u64, tasks: impl IntoIterator<Item = TaskReport>) {
     report(&mut world.reports, number, epoch, tasks);
+    let head = world.reports.head(&id(number));
+    world.reports.confirm(&id(number), head);
 }
 
 fn away(state: TaskState) -> TaskReport {
@@ -60,6 +63,25 @@ fn a_fenced_slot_starts_once_its_place_is_settled_and_all_others_have_said_what_
     world.pass(SECOND);
     assert_eq!(world.running(), [(1, 1)]);
     assert_eq!(world.agent.awaited().count(), 0);
+}
+
+/// After a split others may pass on the state of a node's report from before, or a part of it.
+#[test]
+fn what_others_pass_on_of_a_nodes_report_is_not_its_word() {
+    let mut world = world(&[(1, Alive), (2, Alive)]).recovered(Vec::new());
+    say(&mut world, 1, 1, []);
+    report(&mut world.reports, 2, 1, []);
+    world.pass(SECOND * 600);
+    assert!(world.running().is_empty());
+    say(&mut world, 2, 1, []);
+    world.reports.doubt(id(2));
+    report(&mut world.reports, 2, 2, []);
+    world.pass(SECOND);
+    assert!(world.running().is_empty(), "it came up anew");
+    assert_eq!(world.agent.awaited().collect::<Vec<_>>(), [&id(2)]);
+    say(&mut world, 2, 3, []);
+    world.pass(SECOND);
+    assert_eq!(world.running(), [(1, 1)]);
 }
 
 #[test]
