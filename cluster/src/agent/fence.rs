@@ -13,7 +13,7 @@ use crate::clock::{Instant, Now};
 use crate::id::NodeId;
 use crate::intent::service::Service;
 use crate::limits::FENCE;
-use crate::membership::member::MemberState;
+use crate::membership::member::{Member, MemberState};
 use crate::mutation::{self, Mutation};
 use crate::reports::task::TaskReport;
 
@@ -52,8 +52,9 @@ impl Fence {
     /// Tells whether all that could run a task with this time to end have had the time to end it.
     fn is_over(&self, now: Instant, sources: Sources<'_>, grace: Duration) -> bool {
         self.away.iter().all(|(node, since)| {
-            let left = sources.membership.members().get(node).is_some_and(|member| member.state == MemberState::Left);
-            // One that left has handed over, and ends what it still runs.
+            let handed_over = |member: &Member| member.state == MemberState::Left && member.meta.leaving;
+            // One that left by itself ends what it still runs; one that was removed may not know it.
+            let left = sources.membership.members().get(node).is_some_and(handed_over);
             now.since(*since) >= if left { grace } else { FENCE + grace }
         })
     }

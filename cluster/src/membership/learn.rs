@@ -127,9 +127,10 @@ impl Membership {
     }
 
     /// Takes a member that is down for one that has left, since an operator says so. It comes back as one that left would.
+    /// It has handed nothing over, which its `leaving` tells.
     pub fn remove(&mut self, now: Instant, id: NodeId) {
         if let Some(mut member) = self.members.get(&id).filter(|member| member.state == MemberState::Down).cloned() {
-            member.state = MemberState::Left;
+            (member.state, member.meta.leaving) = (MemberState::Left, false);
             self.accept(now, self.own.id, member, self.own.id, true);
         }
     }

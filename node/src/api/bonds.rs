@@ -10,11 +10,13 @@ use super::lookup::node_name;
 
 /// Returns what a slot of a fenced service that runs nowhere waits for besides a node; nothing if the service is not fenced.
 pub(super) fn fence_of(views: &Views, service: &Service) -> Option<&'static str> {
-    let mut members = views.members.iter().filter(|_| service.spec.is_fenced());
-    if service.spec.is_fenced() && !views.majority {
+    if !service.spec.is_fenced() {
+        return None;
+    }
+    if !views.majority {
         return Some("fenced: this side has no majority of the members");
     }
-    let down = members.any(|member| member.state == MemberState::Down);
+    let down = views.members.iter().any(|member| member.state == MemberState::Down);
     down.then_some("fenced: waits until a node that is down must have stopped it")
 }
 

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use bollard::models::{Node, NodeSpecAvailabilityEnum, NodeState, Reachability};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::objects::Failures;
+use super::objects::remove_stored;
 use super::output::Output;
 use super::table::table;
 use crate::api::status::Stored;
-use crate::client::{Client, encoded};
+use crate::client::Client;
 
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
@@ -100,23 +100,9 @@ pub(super) async fn run(command: NodeCommand, client: &Client, output: &mut Outp
     match command {
         NodeCommand::Ls => list(client, output).await,
         NodeCommand::Update(args) => update(&args, client, output).await,
-        NodeCommand::Rm { nodes, .. } => remove(&nodes, client, output).await,
+        NodeCommand::Rm { nodes, .. } => remove_stored("/nodes", &nodes, client, output).await,
         NodeCommand::Inspect { nodes } => inspect(&nodes, client, output).await,
     }
-}
-
-async fn remove(nodes: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let mut failures = Failures::default();
-    for name in nodes {
-        match client.delete::<Stored>(&format!("/nodes/{}", encoded(name))).await {
-            Ok(stored) => {
-                output.line(name)?;
-                output.stored(&stored);
-            }
-            Err(error) => failures.add(error, output),
-        }
-    }
-    failures.done()
 }
 
 async fn list(client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::output::Output;
+use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 
 /// A kind of object, in the order in which a stack makes them.
@@ -138,6 +139,26 @@ pub(super) async fn remove(
     for name in names {
         match client.discard(&noun.path(name)).await {
             Ok(()) => output.line(name)?,
+            Err(error) => failures.add(error, output),
+        }
+    }
+    failures.done()
+}
+
+/// The same for what is answered with how the write is stored, below this path.
+pub(super) async fn remove_stored(
+    path: &str,
+    names: &[String],
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let mut failures = Failures::default();
+    for name in names {
+        match client.delete::<Stored>(&format!("{path}/{}", encoded(name))).await {
+            Ok(stored) => {
+                output.line(name)?;
+                output.stored(&stored);
+            }
             Err(error) => failures.add(error, output),
         }
     }

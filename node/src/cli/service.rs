@@ -22,7 +22,7 @@ use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::objects::{Failures, FilterArgs};
+use super::objects::{FilterArgs, remove_stored};
 use super::output::Output;
 use crate::api::of_models;
 use crate::api::status::Stored;
@@ -105,7 +105,7 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, output: &mut O
         ServiceCommand::Update(args) => update::run(*args, client, output).await,
         ServiceCommand::Rollback(args) => rolling::rollback(&args, client, output).await,
         ServiceCommand::History { service } => rolling::history(&service, client, output).await,
-        ServiceCommand::Rm { services } => remove(&services, client, output).await,
+        ServiceCommand::Rm { services } => remove_stored("/services", &services, client, output).await,
     }
 }
 
@@ -195,19 +195,4 @@ async fn inspect(names: &[String], client: &Client, output: &mut Output) -> anyh
     }
     output.json(&services)?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn remove(names: &[String], client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let mut failures = Failures::default();
-    for name in names {
-        match client.delete::<Stored>(&format!("/services/{}", encoded(name))).await {
-            Ok(stored) => {
-                output.line(name)?;
-                output.stored(&stored);
-            }
-            // The others are still removed.
-            Err(error) => failures.add(error, output),
-        }
-    }
-    failures.done()
 }

@@ -19,6 +19,7 @@ fn fenced() -> Service {
 fn counting(number: u8, state: MemberState) -> Member {
     let mut member = member(number, state);
     member.meta.counts = true;
+    member.meta.leaving = state == Left;
     member
 }
 
@@ -122,6 +123,18 @@ fn a_fenced_slot_waits_until_a_node_that_is_down_must_have_ended_its_task() {
     world.pass(FENCE + GRACE - SECOND);
     assert!(world.running().is_empty());
     assert!(world.agent.poll_timeout().is_some_and(|due| due <= world.now.mono + SECOND), "it looks again");
+    world.pass(SECOND);
+    assert_eq!(world.running(), [(1, 1)]);
+}
+
+#[test]
+fn a_node_that_was_removed_is_waited_for_like_one_that_is_down() {
+    let mut world = world(&[(1, Alive), (2, Down)]).recovered(Vec::new());
+    say(&mut world, 1, 1, []);
+    world.membership.remove(world.now.mono, id(2));
+    assert_eq!(world.membership.members()[&id(2)].state, Left);
+    world.pass(FENCE + GRACE - SECOND);
+    assert!(world.running().is_empty());
     world.pass(SECOND);
     assert_eq!(world.running(), [(1, 1)]);
 }

@@ -1,3 +1,5 @@
+//! Objects: what is served of their registers, and what hostile ones do.
+
 use alloc::string::ToString;
 use alloc::vec;
 
