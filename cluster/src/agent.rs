@@ -235,9 +235,7 @@ impl Agent {
         if !task.end(now, exit_code, error) {
             return;
         }
-        let report = task.report.clone();
-        self.actions.push_back(AgentAction::Report(report.clone()));
-        let failed = match report.state {
+        let failed = match task.report.state {
             TaskState::Failed => true,
             TaskState::Complete => false,
             TaskState::Accepted
@@ -245,13 +243,16 @@ impl Agent {
             | TaskState::Starting
             | TaskState::Running
             | TaskState::Stopping
-            | TaskState::Shutdown => return,
+            | TaskState::Shutdown => return self.actions.push_back(AgentAction::Report(task.report.clone())),
         };
-        let (task, ran) = (task.clone(), task.ran(now.mono));
-        let slot = self.slots.entry(task.slot()).or_insert_with(|| Restart::new(report.revision));
+        let ran = task.ran(now.mono);
+        let slot = self.slots.entry(task.slot()).or_insert_with(|| Restart::new(task.report.revision));
         // The older of two tasks in one slot says nothing of when the newer revision may start.
-        let present = slot.revision() == report.revision;
+        let present = slot.revision() == task.report.revision;
         let delay = if present { slot.ended(now.mono, &task.restart, failed, ran) } else { None };
+        task.report.over = present && delay.is_none();
+        let task = task.clone();
+        self.actions.push_back(AgentAction::Report(task.report.clone()));
         if failed || delay.is_some() {
             self.note_failure(&task, ran, delay.is_none());
         }

@@ -160,6 +160,7 @@ fn task() -> TaskReport {
         addresses: Addresses { v4: Some(Ipv4Addr::new(10, 64, 3, 2)), v6: Ipv6Addr::LOCALHOST },
         state: TaskState::Failed,
         stable: true,
+        over: false,
         since_ms: 1_700_000_000_000,
         error: "exit".into(),
         exit_code: Some(-1),

@@ -23,6 +23,7 @@ fn task(number: u8, state: TaskState) -> TaskReport {
         addresses: Addresses { v4: None, v6: Ipv6Addr::LOCALHOST },
         state,
         stable: false,
+        over: false,
         since_ms: 5,
         error: String::new(),
         exit_code: None,

@@ -13,6 +13,7 @@ pub(crate) mod forecast;
 mod graves;
 mod jobs;
 mod names;
+mod objects;
 mod relay;
 mod replicas;
 pub(crate) mod rollouts;
@@ -29,10 +30,11 @@ pub(crate) use names::stale;
 type Checker = (&'static str, fn(&mut World) -> Result<(), String>);
 
 /// Every checker of a healed world, the cheap ones first.
-const ALL: [Checker; 12] = [
+const ALL: [Checker; 13] = [
     ("agreement", agreement::check),
     ("followed", followed::check),
     ("relay", relay::check),
+    ("objects", objects::check),
     ("rollouts", rollouts::check),
     ("jobs", jobs::check),
     ("replicas", replicas::check),

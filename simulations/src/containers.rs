@@ -22,6 +22,8 @@ pub(crate) struct Container {
     pub(crate) phase: Phase,
     /// Whether it ends only when it is killed.
     pub(crate) hangs: bool,
+    /// When it was ordered.
+    pub(crate) ordered_us: u64,
     /// When it came to run.
     pub(crate) since_us: Option<u64>,
 }
@@ -43,11 +45,14 @@ pub(crate) struct Containers {
 
 impl Containers {
     /// Makes a container unless there is one; tells whether it is new.
-    pub(crate) fn start(&mut self, order: TaskOrder) -> bool {
+    pub(crate) fn start(&mut self, at_us: u64, order: TaskOrder) -> bool {
         if self.live.contains_key(&order.id) {
             return false;
         }
-        self.live.insert(order.id, Container { order, phase: Phase::Starting, hangs: false, since_us: None });
+        self.live.insert(
+            order.id,
+            Container { order, phase: Phase::Starting, hangs: false, ordered_us: at_us, since_us: None },
+        );
         true
     }
 

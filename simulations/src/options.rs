@@ -191,8 +191,9 @@ impl Options {
         let compact_above =
             if nodes > SHORT_LOGS_NODES_MAX { default_compact_above() } else { [5, 40, 400][logs.below(3) as usize] };
         let join = Stream::new(&seed_bytes(seed), "join").below(4) == 0;
-        // Large worlds spend long in starting up, and a lone survivor in noticing the losses one by one.
-        let liveness_s = default_liveness() + nodes as u64 * if survivor { 10 } else { 1 };
+        // Large worlds spend long in starting up and in moving a global service node by node, and a lone survivor in noticing
+        // the losses one by one.
+        let liveness_s = default_liveness() + nodes as u64 * if survivor { 10 } else { 4 };
         Self {
             seed,
             nodes,

@@ -4,11 +4,14 @@ use shoal_cluster::seed::Stream;
 
 use crate::options::{Fault, Options};
 use crate::step::{Step, Timed};
+use crate::workload::objects::OBJECTS;
 
 /// Chances to give a command, per second.
 const COMMANDS: u64 = 4;
 /// Longest time that a node is down or away; the heal ends it in any case.
 const DOWN_MS_MAX: u64 = 20_000;
+/// How many times as long in some worlds.
+const LONGER: u64 = 4;
 /// How far apart wall clocks are set at most, so that no two differ by more than the core allows.
 const STEP_MS_MAX: u64 = 20_000;
 /// How far back wall clocks jump: 400 days.
@@ -19,8 +22,9 @@ const DRIFT_PPM_MAX: u64 = 20_000;
 /// Returns the steps of these options, in order of time.
 pub fn draw(options: &Options) -> Vec<Timed> {
     let lasting = options.stream("joins").below(3) == 0;
+    let longer = if options.stream("lengths").below(4) == 0 { LONGER } else { 1 };
     let (random, steps) = (options.stream("faults"), Vec::new());
-    let mut draft = Draft { options, random, steps, at_ms: 0, lasting, split: false };
+    let mut draft = Draft { options, random, steps, at_ms: 0, lasting, longer, split: false };
     draft.beginning();
     for second in 0..options.safety_s {
         draft.at_ms = second * 1_000;
@@ -34,6 +38,7 @@ pub fn draw(options: &Options) -> Vec<Timed> {
     let mut steps = draft.steps;
     commands(options, &mut steps);
     wants(options, &mut steps);
+    objects(options, &mut steps);
     steps.sort_by_key(|timed| timed.at_ms);
     steps
 }
@@ -65,6 +70,18 @@ fn wants(options: &Options, steps: &mut Vec<Timed>) {
     }
 }
 
+/// What services use is made early and often, and removed likewise.
+fn objects(options: &Options, steps: &mut Vec<Timed>) {
+    let mut random = options.stream("operators of objects");
+    for half in 1..2 * options.safety_s {
+        let (object, node) = (random.below(OBJECTS), random.below(options.nodes as u64) as usize);
+        let roll = random.next() >> 1;
+        if random.below(200) < options.commands_percent {
+            steps.push(Timed { at_ms: half * 500 + 50, step: Step::Object { object, node, roll } });
+        }
+    }
+}
+
 struct Draft<'a> {
     options: &'a Options,
     random: Stream,
@@ -72,6 +89,8 @@ struct Draft<'a> {
     at_ms: u64,
     /// Whether what is split stays so for long, as in a third of the worlds: each side comes to hold the other down.
     lasting: bool,
+    /// By how much longer nodes are down and daemons stand still, in a quarter of the worlds: fenced slots start elsewhere.
+    longer: u64,
     /// Whether the network is split.
     split: bool,
 }
@@ -129,7 +148,7 @@ impl Draft<'_> {
     }
 
     fn machines(&mut self) {
-        let (node, down_ms) = (self.node(), 200 + self.random.below(DOWN_MS_MAX));
+        let (node, down_ms) = (self.node(), 200 + self.longer * self.random.below(DOWN_MS_MAX));
         if self.strikes(Fault::Crash, 15) {
             let after = self.random.below(12);
             self.push(Step::Crash { node, after, down_ms, power: false });
@@ -143,7 +162,7 @@ impl Draft<'_> {
             self.push(Step::Flap { node, times, every_ms });
         }
         if self.strikes(Fault::Pause, 6) {
-            let ms = 100 + self.random.below(15_000);
+            let ms = 100 + self.longer * self.random.below(15_000);
             self.push(Step::Pause { node, ms });
         }
         if self.strikes(Fault::Slow, 5) {
@@ -250,7 +269,9 @@ mod tests {
         options.safety_s = 600;
         options.faults.clear();
         let quiet = draw(&options);
-        let calm = |step: &Step| matches!(step, Step::Write { .. } | Step::Want { .. } | Step::Leave { .. });
+        let calm = |step: &Step| {
+            matches!(step, Step::Write { .. } | Step::Object { .. } | Step::Want { .. } | Step::Leave { .. })
+        };
         assert!(quiet.iter().all(|timed| calm(&timed.step)), "{quiet:?}");
         let silent = [Fault::Loss, Fault::Delay, Fault::Reorder, Fault::Duplicate, Fault::Truncate];
         let passive = [Fault::TornWrite, Fault::SlowPull];

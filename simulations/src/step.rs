@@ -28,6 +28,15 @@ pub enum Step {
         /// Decides between create, update, scale and remove, and with which values.
         roll: u64,
     },
+    /// An operator makes a network, secret or config, or removes it; `roll` decides its id and bytes.
+    Object {
+        /// Which.
+        object: u64,
+        /// At which node, for objects that everybody writes.
+        node: usize,
+        /// Decides what is made.
+        roll: u64,
+    },
     /// An operator writes what is wanted of a node; `roll` decides between availabilities and labels.
     Want {
         /// Of which.

@@ -2,21 +2,25 @@
 //!
 //! Each service has one operator, at one node, so that what must be true at the end is known: the last write that
 //! was acknowledged, or one tried after it. Services named `shared…` are written from everywhere: there, any write
-//! that was tried may win, but all nodes must agree.
+//! that was tried may win, but all nodes must agree. What services use is in [`objects`].
+
+pub(crate) mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_cluster::intent::Entry;
 use shoal_cluster::intent::constraint::{Constraint, Spread};
-use shoal_cluster::intent::key::Key;
+use shoal_cluster::intent::key::{Key, Kind};
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::node::{Availability, NodeSpec};
 use shoal_cluster::intent::service::{
-    ImageRef, Mode, PARTITION_LABEL, PlacementSpec, Reserved, RestartCondition, Service, ServiceSpec, TaskSpec,
+    ImageRef, Mode, PARTITION_LABEL, PlacementSpec, Reserved, RestartCondition, RestartPolicy, Service, ServiceSpec,
+    TaskSpec,
 };
 use shoal_cluster::intent::update::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_cluster::record::Record;
 use shoal_cluster::seed::Stream;
-use shoal_cluster::{Command, CommandError, Receipt, TaskOrder};
+use shoal_cluster::{Cluster, Command, CommandError, Receipt, TaskOrder};
 
 use crate::checkers::watch;
 use crate::options::seed_bytes;
@@ -35,10 +39,10 @@ const IDLE_PART: usize = 3;
 /// Most replicas that operators ask for.
 const REPLICAS_MAX: u64 = 8;
 
-/// What one write wanted; `None`: that the service be gone.
+/// What one write wanted; `None`: that the service or object be gone.
 pub(crate) type Wanted = Option<u64>;
 
-/// All writes of one service.
+/// All writes of one service or object.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     /// The last write that was acknowledged.
@@ -52,8 +56,8 @@ pub(crate) struct History {
 /// What operators did and were told.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// By service name, those with one operator.
-    pub(crate) services: BTreeMap<String, History>,
+    /// Of the services and objects with one operator.
+    pub(crate) histories: BTreeMap<Key, History>,
     /// How many writes were tried, and acknowledged.
     pub(crate) tried: u64,
     pub(crate) acknowledged: u64,
@@ -71,13 +75,16 @@ pub(crate) fn write(world: &mut World, service: u64, node: usize, roll: u64) {
     if !world.nodes[home].hears(world.at_us) {
         return;
     }
+    let write = world.ledger.tried + 1;
     let Some(core) = world.core(home) else { return };
     let known = Name::new(&name).expect("a plain name");
     let present = core.intent().service_named(&known).cloned();
-    world.ledger.tried += 1;
-    let write = world.ledger.tried;
     let (command, wanted) = match present {
-        None => (Command::CreateService(spec(&name, write, roll)), Some(write)),
+        None => {
+            let mut spec = spec(&name, write, roll);
+            objects::draw(core, &mut spec, roll);
+            (Command::CreateService(spec), Some(write))
+        }
         Some(service) if roll % 100 < 15 => (Command::RemoveService(service.id), None),
         Some(service) if roll % 100 < 20 && !service.history.is_empty() => {
             let Service { id, version, history, .. } = service;
@@ -85,29 +92,33 @@ pub(crate) fn write(world: &mut World, service: u64, node: usize, roll: u64) {
             let written = kept.spec.labels.get(WRITE_LABEL).and_then(|label| label.parse().ok());
             (Command::RollbackService { id, version, to: Some(kept.version) }, written)
         }
-        Some(service) => (update(service, write, roll), Some(write)),
+        Some(service) => (update(core, service, write, roll), Some(write)),
     };
-    let answer = world.command(home, command);
-    note(world, (home, &name, shared), wanted, answer);
+    world.ledger.tried = write;
+    match world.command(home, command) {
+        // What an older version uses may be gone.
+        Some(Err(CommandError::NoSuchObject { .. })) => world.count("services whose networks or secrets are gone"),
+        answer => note(world, (home, &Key::service(&known), shared), wanted, answer),
+    }
 }
 
 /// Writes down what an operator was told.
 fn note(
     world: &mut World,
-    (node, name, shared): (usize, &str, bool),
+    (node, key, shared): (usize, &Key, bool),
     wanted: Wanted,
     answer: Option<Result<Receipt, CommandError>>,
 ) {
     match answer {
         None if shared => {}
-        None => world.ledger.services.entry(name.to_owned()).or_default().unanswered.push(wanted),
+        None => world.ledger.histories.entry(key.clone()).or_default().unanswered.push(wanted),
         Some(Ok(_)) => {
             world.ledger.acknowledged += 1;
-            hold_to(world, node, &Key::service(&Name::new(name).expect("a plain name")));
+            hold_to(world, node, key);
             if shared {
                 return;
             }
-            let history = world.ledger.services.entry(name.to_owned()).or_default();
+            let history = world.ledger.histories.entry(key.clone()).or_default();
             history.before.extend(history.acknowledged);
             history.before.append(&mut history.unanswered);
             history.acknowledged = Some(wanted);
@@ -161,28 +172,39 @@ fn refused(node: usize, error: &CommandError) -> String {
 pub(crate) fn forget_unshared(world: &mut World, node: usize) {
     let others = world.nodes.iter().enumerate().filter(|(other, _)| *other != node);
     let records = others.flat_map(|(_, other)| other.disk.records());
-    let held: BTreeSet<(String, u64)> = records
+    let held: BTreeSet<(Key, u64)> = records
         .filter_map(|record| match Record::decode(record) {
-            Ok(Record::Entry(entry)) => entry.service(),
+            Ok(Record::Entry(entry)) => Some((entry.key.clone(), number(&entry)?)),
             Ok(_) | Err(_) => None,
         })
-        .filter_map(|service| Some((service.spec.name.folded().to_owned(), number(&service)?)))
         .collect();
-    for (name, history) in &mut world.ledger.services {
+    for (key, history) in &mut world.ledger.histories {
         let last = history.acknowledged.flatten();
-        if !last.is_some_and(|last| held.contains(&(name.clone(), last))) {
+        if !last.is_some_and(|last| held.contains(&(key.clone(), last))) {
             history.unanswered.extend(history.acknowledged.take());
             history.unanswered.append(&mut history.before);
         }
     }
 }
 
-/// Returns the number of the write that a service is at.
-pub(crate) fn number(service: &Service) -> Option<u64> {
+/// Returns the number of the write that an entry holds.
+pub(crate) fn number(entry: &Entry) -> Option<u64> {
+    entry.service().as_ref().map_or_else(|| objects::number(entry), at_write)
+}
+
+/// Returns the number of the write that a node holds under a key.
+pub(crate) fn held(core: &Cluster, key: &Key) -> Wanted {
+    match key.kind() {
+        Some(Kind::Service) => core.intent().service_named(&Name::new(&key.name).ok()?).and_then(at_write),
+        _ => objects::find(core, key).map(|(_, write)| write),
+    }
+}
+
+fn at_write(service: &Service) -> Option<u64> {
     service.spec.labels.get(WRITE_LABEL)?.parse().ok()
 }
 
-fn update(service: Service, write: u64, roll: u64) -> Command {
+fn update(core: &Cluster, service: Service, write: u64, roll: u64) -> Command {
     let Service { id, version, mut spec, .. } = service;
     spec.replicas = replicas(roll);
     place(&mut spec, roll);
@@ -194,10 +216,14 @@ fn update(service: Service, write: u64, roll: u64) -> Command {
         if !spec.mode.is_job() {
             spec.update = config(&mut random, true);
             spec.rollback = config(&mut random, false);
+            spec.task.restart = restart(&mut random);
         }
+        objects::draw(core, &mut spec, roll);
         if random.below(100) < 25 {
             spec.task.env.push(BAD_START.to_owned());
         }
+    } else {
+        objects::drop_gone(core, &mut spec);
     }
     Command::UpdateService { id, version, spec }
 }
@@ -212,6 +238,17 @@ fn config(random: &mut Stream, there: bool) -> UpdateConfig {
         failure_action: actions[random.below(if there { 3 } else { 2 }) as usize],
         failure_ratio_max_ppm: [0, 0, 200_000, 500_000][random.below(4) as usize],
         order: [UpdateOrder::StopFirst, UpdateOrder::StartFirst][random.below(2) as usize],
+    }
+}
+
+/// Draws after which ends a task is followed by another; most services want one after each.
+fn restart(random: &mut Stream) -> RestartPolicy {
+    use RestartCondition::{Any, None as Never, OnFailure};
+    RestartPolicy {
+        condition: [Any, Any, Any, Any, OnFailure, OnFailure, Never][random.below(7) as usize],
+        delay_ms: [0, 200, 1_000, 5_000][random.below(4) as usize],
+        attempts_max: [None, None, None, Some(1), Some(3)][random.below(5) as usize],
+        window_ms: [None, Some(10_000)][random.below(2) as usize],
     }
 }
 
@@ -249,9 +286,9 @@ fn make_job(spec: &mut ServiceSpec, mode: Mode) {
     spec.task.env.push(JOB.to_owned());
 }
 
-/// Tells whether something is wrong with the image of a spec.
-pub(crate) fn is_flawed(task: &TaskSpec) -> bool {
-    task.env.iter().any(|variable| variable == BAD_START || variable == BAD_EXIT)
+/// Tells whether something is wrong with the image of a task, or bytes that it is to get are gone.
+pub(crate) fn is_flawed(core: &Cluster, task: &TaskSpec) -> bool {
+    task.env.iter().any(|variable| variable == BAD_START || variable == BAD_EXIT) || objects::lacks_files(core, task)
 }
 
 fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
@@ -270,6 +307,7 @@ fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     if !spec.mode.is_job() {
         let mut random = Stream::new(&seed_bytes(roll), "created");
         (spec.update, spec.rollback) = (config(&mut random, true), config(&mut random, false));
+        spec.task.restart = restart(&mut random);
     }
     place(&mut spec, roll);
     spec

@@ -126,7 +126,7 @@ impl Agent {
             Some(_) if fenced && !mutation::on(Mutation::FenceIgnored) => Verdict::Stop,
             Some(_) if mutation::on(Mutation::BreakBeforeMake) => Verdict::Stop,
             Some(_) if report.state < TaskState::Running => Verdict::Stop,
-            Some(node) if runs_at(node, task, sources, service, goals) => Verdict::Stop,
+            Some(node) if self.is_succeeded(node, task, sources, service, goals) => Verdict::Stop,
             // Nobody starts a job's task elsewhere while it runs here.
             Some(_) if job && self.must_go(report, sources) => Verdict::Stop,
             // It runs, and the node that should run it does not yet.
@@ -135,6 +135,35 @@ impl Agent {
             // No node has room for it, this one neither; it may run on.
             None => Verdict::Keep,
         }
+    }
+
+    /// Tells whether `node` is up and has reported since it came up that the slot of `task` has what it needs there, of the same
+    /// revision or of one that the service's slots run on purpose: a task that runs, or one that did its work for good. One
+    /// that failed for good is as much as will come where this one has to go. Revisions are compared for equality only: after
+    /// a split the write that wins may be of any.
+    fn is_succeeded<'a>(
+        &self,
+        node: &NodeId,
+        task: &Task,
+        sources: Sources<'a>,
+        service: &'a Service,
+        goals: &mut Goals<'a>,
+    ) -> bool {
+        let known = sources.membership.is_up(node) && sources.reports.is_confirmed(node);
+        let tasks = sources.reports.of(node).filter(|_| known).map(|report| report.tasks.values());
+        tasks.into_iter().flatten().filter(|other| (other.service, other.slot) == task.slot()).any(|other| {
+            let serves = match other.state {
+                TaskState::Running => true,
+                TaskState::Complete => other.over,
+                TaskState::Failed => other.over && self.must_go(&task.report, sources),
+                TaskState::Accepted
+                | TaskState::Preparing
+                | TaskState::Starting
+                | TaskState::Stopping
+                | TaskState::Shutdown => false,
+            };
+            serves && goals.succeeds(service, other.revision, task.report.revision)
+        })
     }
 
     /// Tells whether a task has to end though no node takes its slot: its node is drained, leaves, or does not meet its
@@ -147,7 +176,8 @@ impl Agent {
     }
 
     /// Stops tasks of another revision than their slot is to run, in slots assigned here: those that do not run at once,
-    /// those that run if the front of the rollout has reached them and they need not wait for a successor.
+    /// those that run if the front of the rollout has reached them and they need not wait for a successor, or that has done
+    /// its work.
     pub(super) fn replace_outdated<'a>(&mut self, now: Now, sources: Sources<'a>, goals: &mut Goals<'a>) {
         let live = self.live();
         for (slot, service) in self.assigned(sources) {
@@ -160,7 +190,8 @@ impl Agent {
                 let stops = match state {
                     TaskState::Accepted | TaskState::Preparing | TaskState::Starting => true,
                     TaskState::Running => {
-                        goals.reaches(service, slot.1) && !goals.starts_beside(service, slot.1, before)
+                        let succeeded = self.slots.get(&slot).is_some_and(|known| known.is_done_with(aim.revision));
+                        goals.reaches(service, slot.1) && (succeeded || !goals.starts_beside(service, slot.1, before))
                     }
                     TaskState::Stopping | TaskState::Complete | TaskState::Failed | TaskState::Shutdown => false,
                 };
@@ -267,6 +298,13 @@ impl Agent {
             }
         }
         self.slots.retain(|slot, _| sources.plan.assignments.get(slot) == Some(&self.own));
+        // Another task follows it, or will should its slot come back.
+        let is_over =
+            |task: &Task| self.slots.get(&task.slot()).is_some_and(|slot| slot.is_over_with(task.report.revision));
+        for task in self.tasks.values_mut().filter(|task| task.report.over && !is_over(task)) {
+            task.report.over = false;
+            self.actions.push_back(AgentAction::Report(task.report.clone()));
+        }
     }
 
     /// Forgets the oldest final task; tells whether there was one.
@@ -291,19 +329,4 @@ impl Agent {
 
 fn holds(block: &Block, addresses: &Addresses) -> bool {
     addresses.v4.is_some() && addresses.iter().all(|address| block.contains(address))
-}
-
-/// Tells whether `node` is up and has reported since it came up that it runs a task in the slot of `task`, of the same
-/// revision or of one that the service's slots run on purpose. Revisions are compared for equality only: after a split the
-/// write that wins may be of any.
-fn runs_at<'a>(node: &NodeId, task: &Task, sources: Sources<'a>, service: &'a Service, goals: &mut Goals<'a>) -> bool {
-    let known = sources.membership.is_up(node) && sources.reports.is_confirmed(node);
-    let report = sources.reports.of(node).filter(|_| known);
-    report.is_some_and(|report| {
-        report.tasks.values().any(|other| {
-            (other.service, other.slot) == task.slot()
-                && other.state == TaskState::Running
-                && goals.succeeds(service, other.revision, task.report.revision)
-        })
-    })
 }

@@ -104,6 +104,16 @@ impl Restart {
         self.phase == Phase::Ready
     }
 
+    /// Tells whether the slot's task of this revision did its work, and no other follows.
+    pub(super) fn is_done_with(&self, revision: u64) -> bool {
+        self.phase == Phase::Done && self.revision == revision
+    }
+
+    /// Tells whether no other task of this revision follows, whether it did its work or not.
+    pub(super) fn is_over_with(&self, revision: u64) -> bool {
+        self.is_done_with(revision) || (self.phase == Phase::GivenUp && self.revision == revision)
+    }
+
     /// Returns when the delay is over, if there is one.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {

@@ -48,6 +48,7 @@ impl Task {
             addresses: order.addresses,
             state: TaskState::Preparing,
             stable: false,
+            over: false,
             since_ms: wall_ms,
             error: String::new(),
             exit_code: None,

@@ -111,7 +111,7 @@ impl Key {
     }
 
     /// Returns the key of the network, secret or config with this name.
-    pub(crate) fn object(kind: Kind, name: &ObjectName) -> Self {
+    pub fn object(kind: Kind, name: &ObjectName) -> Self {
         Self { kind: kind.number(), name: name.to_string() }
     }
 

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::placement::Assignments;
 use crate::id::{Leg, NodeId, TaskId};
-use crate::intent::service::{Mode, RestartCondition, Service, TaskSpec};
+use crate::intent::service::{Mode, Service, TaskSpec};
 use crate::intent::update::{FailureAction, Ruling, UpdateConfig, Verdict};
 use crate::membership::Membership;
 use crate::mutation::{self, Mutation};
@@ -111,16 +111,15 @@ impl<'a> Goal<'a> {
         }
     }
 
-    /// Tells whether a task with this report shows that its slot has arrived. Once a rollout has ended, what became of a
-    /// task of the target is no longer of account: one that fails again and again must not hold up the others for ever.
+    /// Tells whether a task with this report shows that its slot has arrived: it has run for long enough, or is the last that
+    /// the slot will have. Once a rollout has ended, what became of a task of the target is no longer of account: one that
+    /// fails again and again must not hold up the others for ever.
     fn is_shown_by(&self, report: &TaskReport) -> bool {
-        let again = self.target.task.restart.condition == RestartCondition::Any;
         let settled = self.stage == Stage::Settled;
         report.revision == self.target.revision
             && match report.state {
                 TaskState::Running => report.stable || settled,
-                TaskState::Complete => !again || settled,
-                TaskState::Failed => settled,
+                TaskState::Complete | TaskState::Failed => report.over || settled,
                 TaskState::Accepted
                 | TaskState::Preparing
                 | TaskState::Starting

@@ -110,6 +110,7 @@ pub(crate) fn task(number: u8, service: u8, slot: u32, state: TaskState, address
         addresses,
         state,
         stable: false,
+        over: false,
         since_ms: 0,
         error: "".into(),
         exit_code: None,

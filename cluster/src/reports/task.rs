@@ -24,6 +24,8 @@ pub struct TaskReport {
     pub state: TaskState,
     /// Whether it has run for as long as its rollout wants before the next slot may move; never taken back.
     pub stable: bool,
+    /// Whether it ended for good: its restart policy wants no other in its slot, as long as that stays on this node.
+    pub over: bool,
     /// When it came into this state, in milliseconds since the Unix epoch by its node's clock.
     pub since_ms: u64,
     /// Why it failed, in words for operators; empty otherwise.

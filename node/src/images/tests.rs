@@ -90,6 +90,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
             since_ms: 0,
             error: String::new(),
             stable: false,
+            over: false,
             exit_code: None,
         },
         reachable: true,

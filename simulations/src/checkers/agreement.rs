@@ -9,6 +9,9 @@ use crate::world::World;
 /// Compares what all nodes that are up know. Each of them has computed its plan by itself.
 pub(super) fn check(world: &mut World) -> Result<(), String> {
     let up: BTreeSet<NodeId> = world.up().map(|(index, _)| world.nodes[index].id).collect();
+    if let Some(away) = world.nodes.iter().position(|node| node.core.is_none() && !node.unplugged) {
+        return Err(format!("node {away} is still to come back"));
+    }
     let mut first: Option<(usize, [u8; 32], [u8; 32])> = None;
     for (index, core) in world.up() {
         let mut seen = 0;

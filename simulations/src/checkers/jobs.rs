@@ -44,7 +44,7 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
             return Err(format!("slot {slot} of {name} counts as done and never was"));
         }
         let mut waiting = core.plan().assignments.slots(&job.id);
-        if let Some((slot, _)) = waiting.next().filter(|_| !workload::is_flawed(&job.spec.task)) {
+        if let Some((slot, _)) = waiting.next().filter(|_| !workload::is_flawed(core, &job.spec.task)) {
             return Err(format!("slot {slot} of {name} has a node and is not done"));
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_cluster::intent::service::{Mode, Service};
+use shoal_cluster::intent::service::{Mode, RestartCondition, Service};
 use shoal_cluster::intent::update::{UpdateOrder, Verdict};
 use shoal_cluster::plan::rollout::Goal;
 use shoal_cluster::{Cluster, NodeId, ServiceId, TaskOrder};
@@ -20,10 +20,15 @@ struct Slot {
     at: Option<NodeId>,
     /// What it should run; anything while its rollout is paused.
     revision: Option<u64>,
-    /// Whether it may be without a task: what it should run does not run for long.
+    /// Whether it may be without a task: what it should run does not run for long, or has ended for good.
     flawed: bool,
     /// Whether what its node tries to run may never run, so that what ran before on other nodes runs on.
     left: bool,
+    /// Whether its task may end for good, and whether one has ended that may have.
+    gives_up: bool,
+    over: bool,
+    /// Whether an old task runs on beside a new one.
+    beside: bool,
     /// How many tasks run in it.
     count: u32,
 }
@@ -32,6 +37,10 @@ struct Slot {
 pub(super) fn check(world: &mut World) -> Result<(), String> {
     let Some((_, core)) = world.up().next() else { return Err("no node is up".to_owned()) };
     let mut wanted = wanted(core);
+    for (key, slot) in wanted.iter_mut().filter(|(_, slot)| slot.gives_up) {
+        slot.over = world.watch.may_be_over(*key, slot.revision);
+        slot.flawed |= slot.over;
+    }
     let mut crowded = BTreeSet::new();
     for (index, node) in world.nodes.iter().enumerate() {
         for order in node.containers.running() {
@@ -40,11 +49,16 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
                 return Err(format!("node {index} runs {what}, which nobody wants"));
             };
             let wrong = slot.revision.is_some_and(|revision| revision != order.revision);
-            // Make before break: what ran on another node ends once a task runs on the slot's node, which may never be.
+            // Make before break: what ran on another node, or before, ends once another has run for long enough on the slot's
+            // node, which may never be.
             let old = slot.revision != Some(order.revision);
-            let left = slot.left && old && slot.at.is_some_and(|at| at != node.id);
-            if !left && slot.at.is_some_and(|at| at != node.id || wrong) {
-                return Err(format!("node {index} runs {what}, which nobody wants there"));
+            let left = ((slot.left && old) || slot.over) && slot.at.is_some_and(|at| at != node.id);
+            let beside = slot.over && slot.beside;
+            if !left && !beside && slot.at.is_some_and(|at| at != node.id || wrong) {
+                let found = told(core, slot.at, order);
+                return Err(format!(
+                    "node {index} runs {what}, which nobody wants there; its slot's node tells {found}"
+                ));
             }
             // Nodes that it left one after the other may all keep theirs, which the slot is not empty for.
             slot.count += u32::from(!left || slot.count == 0);
@@ -72,6 +86,14 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Says what the node that has a slot reports of its tasks, for whoever looks for the reason.
+fn told(core: &Cluster, at: Option<NodeId>, order: &TaskOrder) -> String {
+    let tasks = at.and_then(|at| core.reports().of(&at)).map(|report| report.tasks.values());
+    let ours = tasks.into_iter().flatten().filter(|task| (task.service, task.slot) == (order.service, order.slot));
+    let shown: Vec<_> = ours.map(|task| (task.revision, task.state, task.over, task.stable)).collect();
+    format!("{shown:?}")
 }
 
 /// Tells whether a task may run on where its slot no longer is, because what its slot's node tries to run may never run.
@@ -103,14 +125,17 @@ fn wanted(core: &Cluster) -> BTreeMap<(ServiceId, u32), Slot> {
         let (revision, task) = service.effective(verdict);
         // Start-first an old task runs on beside a new one that never runs for long enough.
         let goal = Goal::of(service, verdict);
-        let beside = workload::is_flawed(task) && goal.config.order == UpdateOrder::StartFirst;
+        let beside = workload::is_flawed(core, task) && goal.config.order == UpdateOrder::StartFirst;
         // While it is paused a slot may run, or try to run, what came before, which may be no better.
-        let was_flawed = service.history.iter().any(|kept| workload::is_flawed(&kept.spec.task));
+        let was_flawed = service.history.iter().any(|kept| workload::is_flawed(core, &kept.spec.task));
         let slot = Slot {
             at: None,
             revision: Some(revision).filter(|_| !paused && !beside),
-            flawed: if paused { was_flawed } else { workload::is_flawed(task) },
-            left: workload::is_flawed(task) || (paused && was_flawed),
+            flawed: if paused { was_flawed } else { workload::is_flawed(core, task) },
+            left: workload::is_flawed(core, task) || (paused && was_flawed),
+            over: false,
+            beside: goal.config.order == UpdateOrder::StartFirst,
+            gives_up: task.restart.condition != RestartCondition::Any || task.restart.attempts_max.is_some() || paused,
             count: 0,
         };
         match service.spec.mode {

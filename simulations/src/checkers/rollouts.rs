@@ -1,6 +1,5 @@
 //! Promise 4: a rollout ends, all nodes agree how, and on its way no more slots move at once than its parallelism says.
 
-use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_cluster::id::Leg;
@@ -111,7 +110,8 @@ impl Moves {
                 let watched = other.order.revision != goal.target.revision || other.ran_us(at_us) >= monitor_us;
                 same && other.order.id != order.id && other.phase == Phase::Running && watched
             };
-            if !nodes[node].containers.iter().any(takes_over) {
+            let over = self.ended_by_itself((order.service, order.slot), Some(goal.target.revision));
+            if !over && !nodes[node].containers.iter().any(takes_over) {
                 return Err(format!("stops slot {} of {} before its successor runs", order.slot, order.service_name));
             }
         }
@@ -132,6 +132,13 @@ impl Moves {
     pub(super) fn ended(&mut self, order: &TaskOrder, ran_us: u64, by_itself: bool) {
         let longest = self.longest_us.entry((order.service, order.revision, order.slot)).or_default();
         *longest = if by_itself { u64::MAX } else { ran_us.max(*longest) };
+    }
+
+    /// Tells whether a task of this revision, or of any if that is open, ended by itself in a slot.
+    pub(super) fn ended_by_itself(&self, (service, slot): (ServiceId, u32), revision: Option<u64>) -> bool {
+        let ends = self.longest_us.range((service, 0, 0)..=(service, u64::MAX, u32::MAX));
+        let same = |known: u64| revision.is_none_or(|revision| revision == known);
+        ends.into_iter().any(|((_, known, there), ran_us)| *there == slot && same(*known) && *ran_us == u64::MAX)
     }
 
     fn moved(
@@ -170,13 +177,12 @@ impl Moves {
             return Ok(());
         }
         let known: BTreeSet<u32> = core.plan().assignments.slots(&service.id).map(|(slot, _)| slot).collect();
-        // A slot holds up those after it, if their nodes knew that it has a node.
-        let holds_up = |(other, theirs): &(&u32, &BTreeSet<u32>)| match (*other).cmp(&slot) {
-            Less => known.contains(*other),
-            Equal => false,
-            Greater => theirs.contains(&slot),
-        };
-        let count = 1 + moved.under_way.iter().filter(holds_up).count();
+        // A slot holds up those after it, if their nodes knew that it has a node: with those before this one, and this one.
+        let before: BTreeSet<u32> =
+            moved.under_way.keys().copied().filter(|other| *other < slot && known.contains(other)).collect();
+        let after = moved.under_way.range(slot + 1..);
+        let after = after.filter(|(_, theirs)| theirs.contains(&slot) && theirs.is_superset(&before)).count();
+        let count = 1 + before.len() + after;
         moved.under_way.insert(slot, known);
         if count > moved.most {
             let (name, most) = (&service.spec.name, moved.most);

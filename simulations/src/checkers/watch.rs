@@ -45,6 +45,12 @@ impl Watch {
         self.slots.entry((order.service, order.slot)).or_default().insert(node, at_us);
     }
 
+    /// Tells whether a task of this revision, or of any if that is open, ended by itself in a slot: its restart policy may
+    /// want no other.
+    pub(super) fn may_be_over(&self, slot: (ServiceId, u32), revision: Option<u64>) -> bool {
+        self.moves.ended_by_itself(slot, revision)
+    }
+
     /// Returns when the task with this address ended; the start of the world if there never was one.
     pub(crate) fn ended_us(&self, address: &Ipv6Addr) -> u64 {
         self.addresses.get(address).copied().unwrap_or(0)
@@ -95,9 +101,17 @@ impl Watch {
         if self.fenced.contains(&order.service) {
             return Ok(());
         }
-        let elsewhere = core.plan().assignments.get(&slot).is_some_and(|assigned| *assigned != nodes[node].id);
+        let assigned = core.plan().assignments.get(&slot);
+        let elsewhere = assigned.is_some_and(|assigned| *assigned != nodes[node].id);
         let block = core.plan().blocks.get(&nodes[node].id);
         let at_home = block.is_some_and(|block| order.addresses.iter().all(|address| block.contains(address)));
+        if wanted && at_home && assigned == Some(&nodes[node].id) {
+            let twin = |there: &&TaskOrder| (there.service, there.slot) == slot && there.id != order.id;
+            return match nodes[node].containers.running().find(twin) {
+                Some(_) => Ok(()),
+                None => Err(format!("stops slot {} of {}, which it is to run", order.slot, order.service_name)),
+            };
+        }
         if !wanted || !elsewhere || !at_home {
             return self.moves.stops(at_us, nodes, node, order);
         }

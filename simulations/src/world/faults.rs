@@ -33,6 +33,7 @@ impl World {
         let wrap = |node: usize| node % nodes;
         match *step {
             Step::Write { service, node, roll } => workload::write(self, service, wrap(node), roll),
+            Step::Object { object, node, roll } => workload::objects::write(self, object, wrap(node), roll),
             Step::Want { node, at, roll } => workload::want(self, wrap(node), wrap(at), roll),
             Step::Leave { node, back_ms } => self.leave(wrap(node), back_ms),
             Step::Split { ref side } => {

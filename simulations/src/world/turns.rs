@@ -24,6 +24,9 @@ const FLAWED_MS: u64 = 200;
 /// How long a task of a job works at most.
 const JOB_MS: u64 = 2_000;
 const SLOW_START_MS: u64 = 8_000;
+/// How long a container waits for the bytes of its secrets and configs, in microseconds, and how often it looks.
+const FILES_US: u64 = 5_000_000;
+const FILES_LOOK: Duration = Duration::from_millis(500);
 
 impl World {
     pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
@@ -60,6 +63,9 @@ impl World {
         let Some(order) = self.nodes[node].containers.find(&id).map(|container| container.order.clone()) else {
             return;
         };
+        if self.waits_for_files(node, &id) {
+            return;
+        }
         let image = workload::flaw(&order);
         if image == Some(Flaw::Start) {
             self.count("containers of bad images");
@@ -94,6 +100,22 @@ impl World {
             self.ledger.violations.push(format!("fenced: {what}"));
         }
         self.input(node, Input::Task(TaskEvent::Running(id)));
+    }
+
+    /// Lets a container wait for the bytes of its secrets and configs, and fail if they do not come.
+    fn waits_for_files(&mut self, node: usize, id: &TaskId) -> bool {
+        let machine = &self.nodes[node];
+        let (Some(core), Some(container)) = (&machine.core, machine.containers.find(id)) else { return false };
+        if !workload::objects::lacks_files(core, &container.order.spec) {
+            return false;
+        }
+        if self.at_us - container.ordered_us < FILES_US {
+            self.queue_at(FILES_LOOK, Event::Started { node, id: *id });
+        } else {
+            self.count("containers without their secrets");
+            self.ended(node, *id, None, "a secret is missing");
+        }
+        true
     }
 
     pub(super) fn ended(&mut self, node: usize, id: TaskId, exit_code: Option<i32>, error: &'static str) {
@@ -284,7 +306,7 @@ impl World {
                 if let Err(what) = self.watch.starts(self.at_us, &self.nodes, node, &order) {
                     self.ledger.violations.push(format!("moves: node {node} {what}"));
                 }
-                if self.nodes[node].containers.start(order) {
+                if self.nodes[node].containers.start(self.at_us, order) {
                     self.queue_at(delay, Event::Started { node, id });
                 }
             }

@@ -318,6 +318,7 @@ fn task(number: u8, slot: u32, revision: u64, on: u8, state: TaskState) -> TaskV
         since_ms: NOW_MS,
         error: String::new(),
         stable: false,
+        over: false,
         exit_code: failed.then_some(1),
     };
     let reachable = on != 3;
