@@ -40,8 +40,8 @@ pub struct Views {
     pub rollouts: BTreeMap<ServiceId, RolloutView>,
     /// What operators want of nodes.
     pub nodes: BTreeMap<NodeId, NodeIntent>,
-    /// Of each global service, the node of each slot: its slots have numbers that stand for nodes.
-    pub globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>>,
+    /// Which node runs each slot, by the plan; the slots of global services have numbers that stand for nodes.
+    pub assignments: Assignments,
     /// Of each job, the slots that have done their work.
     pub completed: BTreeMap<ServiceId, SlotSet>,
     /// Which node each named volume lives on.

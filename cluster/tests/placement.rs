@@ -121,7 +121,7 @@ fn a_global_service_runs_on_every_node_and_leaves_those_that_are_drained() {
     update(&mut world, 1, 0, Availability::Drain, &[]);
     world.run_until("it left", |world| on(world, service, 1) == 0);
     runs(&mut world, service, 2);
-    assert_eq!(world.views(0).globals[&service].len(), 2);
+    assert_eq!(world.views(0).assignments.slots(&service).count(), 2);
 }
 
 #[test]

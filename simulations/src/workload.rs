@@ -216,7 +216,7 @@ fn update(core: &Cluster, service: Service, write: u64, roll: u64) -> Command {
         if !spec.mode.is_job() {
             spec.update = config(&mut random, true);
             spec.rollback = config(&mut random, false);
-            spec.task.restart = restart(&mut random);
+            spec.task.restart = restart(roll);
         }
         objects::draw(core, &mut spec, roll);
         if random.below(100) < 25 {
@@ -242,8 +242,10 @@ fn config(random: &mut Stream, there: bool) -> UpdateConfig {
 }
 
 /// Draws after which ends a task is followed by another; most services want one after each.
-fn restart(random: &mut Stream) -> RestartPolicy {
+fn restart(roll: u64) -> RestartPolicy {
     use RestartCondition::{Any, None as Never, OnFailure};
+    // Apart, so that it shifts nothing.
+    let mut random = Stream::new(&seed_bytes(roll), "restart");
     RestartPolicy {
         condition: [Any, Any, Any, Any, OnFailure, OnFailure, Never][random.below(7) as usize],
         delay_ms: [0, 200, 1_000, 5_000][random.below(4) as usize],
@@ -307,7 +309,7 @@ fn spec(name: &str, write: u64, roll: u64) -> ServiceSpec {
     if !spec.mode.is_job() {
         let mut random = Stream::new(&seed_bytes(roll), "created");
         (spec.update, spec.rollback) = (config(&mut random, true), config(&mut random, false));
-        spec.task.restart = restart(&mut random);
+        spec.task.restart = restart(roll);
     }
     place(&mut spec, roll);
     spec

@@ -298,10 +298,12 @@ impl Agent {
             }
         }
         self.slots.retain(|slot, _| sources.plan.assignments.get(slot) == Some(&self.own));
-        // Another task follows it, or will should its slot come back.
+        // Another task follows it, or will should its slot come back. What a job has done is kept elsewhere.
+        let is_job =
+            |task: &Task| sources.intent.service(&task.slot().0).is_some_and(|service| service.spec.mode.is_job());
         let is_over =
             |task: &Task| self.slots.get(&task.slot()).is_some_and(|slot| slot.is_over_with(task.report.revision));
-        for task in self.tasks.values_mut().filter(|task| task.report.over && !is_over(task)) {
+        for task in self.tasks.values_mut().filter(|task| task.report.over && !is_over(task) && !is_job(task)) {
             task.report.over = false;
             self.actions.push_back(AgentAction::Report(task.report.clone()));
         }

@@ -112,7 +112,9 @@ impl World {
             AgentAction::Report(report) => {
                 let known = self.reports.of(&id(0)).and_then(|own| own.tasks.get(&report.id)).cloned();
                 assert!(
-                    known.is_none_or(|known| known.state < report.state || (!known.stable && report.stable)),
+                    known.is_none_or(|known| known.state < report.state
+                        || (!known.stable && report.stable)
+                        || (known.over && !report.over)),
                     "a state only moves forward"
                 );
                 self.reports.report_task(report);

@@ -40,7 +40,7 @@ pub(crate) fn views(sources: &Sources<'_>) -> Views {
         services: sources.intent.services().cloned().collect(),
         rollouts: rollouts(sources),
         nodes: sources.intent.nodes().clone(),
-        globals: globals(sources),
+        assignments: sources.plan.assignments.clone(),
         completed: sources.intent.jobs().map(|job| (job.id, sources.intent.completed(job))).collect(),
         volumes: sources.intent.volumes().clone(),
         bonds: plan::volumes::bonds(sources.intent),
@@ -96,14 +96,6 @@ fn rollouts(sources: &Sources<'_>) -> BTreeMap<ServiceId, RolloutView> {
         (service.id, rollout)
     });
     rollouts.collect()
-}
-
-fn globals(sources: &Sources<'_>) -> BTreeMap<ServiceId, BTreeMap<u32, NodeId>> {
-    let mut globals: BTreeMap<ServiceId, BTreeMap<u32, NodeId>> = BTreeMap::new();
-    for service in sources.intent.services().filter(|service| service.spec.mode.is_global()) {
-        globals.insert(service.id, sources.plan.assignments.slots(&service.id).collect());
-    }
-    globals
 }
 
 fn images(sources: &Sources<'_>) -> BTreeMap<String, BTreeSet<NodeId>> {

@@ -178,7 +178,7 @@ pub(super) fn wanted(views: &Views, service: &Service) -> u64 {
     if !service.spec.mode.is_global() {
         return u64::from(service.spec.lanes());
     }
-    views.globals.get(&service.id).map_or(0, |slots| slots.len() as u64) + jobs::completed(views, service)
+    views.assignments.slots(&service.id).count() as u64 + jobs::completed(views, service)
 }
 
 /// Returns how many tasks of a service run where they count: on nodes that are up, and wanted there.

@@ -269,7 +269,8 @@ fn pending<'a>(views: &'a Views, wanted: &Wanted) -> Vec<Listed<'a>> {
         let since = since_ms(service, slot);
         let task = waiting(service, effective(service), slot, since);
         // Docker's client looks for the nodes of a global job's tasks once, at first.
-        let node_id = views.globals.get(&service.id).and_then(|nodes| nodes.get(&slot)).map(ToString::to_string);
+        let at = views.assignments.get(&(service.id, slot)).filter(|_| service.spec.mode.is_global());
+        let node_id = at.map(ToString::to_string);
         (Some(service), Task { status: Some(waits(since, error)), node_id, ..task })
     };
     free.take(PENDING_MAX).map(waiting).collect()
@@ -285,9 +286,7 @@ fn numbers(views: &Views, service: &Service) -> Vec<u32> {
     match service.spec.mode {
         Mode::Replicated => (1..=service.spec.replicas).collect(),
         Mode::ReplicatedJob { .. } => jobs::open(views, service),
-        Mode::Global | Mode::GlobalJob => {
-            views.globals.get(&service.id).into_iter().flat_map(|slots| slots.keys().copied()).collect()
-        }
+        Mode::Global | Mode::GlobalJob => views.assignments.slots(&service.id).map(|(slot, _)| slot).collect(),
     }
 }
 

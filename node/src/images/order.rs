@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use shoal_cluster::hash::rank64;
-use shoal_cluster::{NodeId, Views};
+use shoal_cluster::{NodeId, ServiceId, Views};
 use shoal_runtime::image::Digest;
 
 /// Whom to ask for one blob.
@@ -44,14 +44,17 @@ pub(super) fn keeper(views: &Views, image: &Digest) -> Option<NodeId> {
     holders(views, image).into_iter().min_by_key(|node| (rank64("image keeper", &[image.as_bytes(), &node.0]), *node))
 }
 
-/// Returns the nodes that the plan gives tasks of this image, as far as they are up.
+/// Returns the nodes that are to run tasks of this image, as far as they are up: by the plan, which all know at once, but while
+/// slots move to it one after the other, those whose turn has come.
 fn wanting(views: &Views, image: &Digest) -> BTreeSet<NodeId> {
     let text = image.to_string();
-    let of_it = |digest: &Option<String>| digest.as_deref() == Some(text.as_str());
-    let services: BTreeSet<_> = {
-        let services = views.services.iter().filter(|service| of_it(&service.spec.task.image.digest));
-        services.map(|service| service.id).collect()
-    };
-    let tasks = views.tasks.iter().filter(|task| task.desired && services.contains(&task.report.service));
-    tasks.filter(|task| task.reachable).map(|task| task.node).collect()
+    let is_open = |id: &ServiceId| views.rollouts.get(id).is_some_and(|rollout| rollout.verdict.is_open());
+    let of_it =
+        views.services.iter().filter(|service| service.spec.task.image.digest.as_deref() == Some(text.as_str()));
+    let (moving, settled): (Vec<ServiceId>, Vec<ServiceId>) = of_it.map(|service| service.id).partition(is_open);
+    let tasks = views.tasks.iter().filter(|task| task.desired && moving.contains(&task.report.service));
+    let planned = settled.iter().flat_map(|id| views.assignments.slots(id)).map(|(_, node)| node);
+    let mut nodes: BTreeSet<NodeId> = tasks.map(|task| task.node).chain(planned).collect();
+    nodes.retain(|node| views.member(node).is_some_and(|member| member.state.is_up()));
+    nodes
 }

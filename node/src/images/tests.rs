@@ -7,13 +7,14 @@ use std::sync::Arc;
 use shoal_cluster::intent::name::Name;
 use shoal_cluster::intent::object::Sealed;
 use shoal_cluster::intent::service::{ImageRef, Service, ServiceSpec, TaskSpec};
+use shoal_cluster::intent::update::Verdict;
 use shoal_cluster::membership::member::{Member, MemberState, NodeMeta, Role};
 use shoal_cluster::plan::addresses::{Addresses, Block};
 use shoal_cluster::plan::names::Names;
 use shoal_cluster::plan::placement::{Amounts, Inputs, NodeInput, Placement, ServiceInput};
 use shoal_cluster::plan::routes::Routes;
 use shoal_cluster::reports::task::{TaskReport, TaskState};
-use shoal_cluster::view::{Agreement, TaskView};
+use shoal_cluster::view::{Agreement, RolloutView, TaskView};
 use shoal_cluster::{NodeId, ServiceId, TaskId, Views};
 use shoal_runtime::image::Digest;
 
@@ -114,7 +115,7 @@ fn views(replicas: u32, holders: &[u8]) -> Views {
         services: vec![service],
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
-        globals: BTreeMap::new(),
+        assignments: placed.clone(),
         completed: Default::default(),
         volumes: BTreeMap::new(),
         bonds: BTreeMap::new(),
@@ -153,6 +154,24 @@ fn one_node_alone_asks_the_holder_and_all_others_the_one_ahead() {
         firsts.extend(orders.iter().filter(|(_, order)| order.ahead.is_empty()).map(|(own, _)| *own));
     }
     assert!(firsts.len() > 3, "blobs travel along different lines: {firsts:?}");
+}
+
+/// All nodes begin at once, before any has told of its task: then too the holder is asked by one. While slots move to an image
+/// one after the other nobody waits for nodes whose turn has not come.
+#[test]
+fn the_line_is_that_of_the_plan_and_while_slots_move_that_of_those_that_have_begun() {
+    let told = views(10, &[1]);
+    let mut planned = views(10, &[1]);
+    planned.tasks.clear();
+    let line = |views: &Views, own| order::order(views, node(own), &image(), &image());
+    assert!((2..=10).all(|own| line(&planned, own) == line(&told, own)));
+    let mut moving = views(10, &[1]);
+    moving.tasks.truncate(2);
+    let began: BTreeSet<NodeId> = moving.tasks.iter().map(|task| task.node).collect();
+    let (verdict, task, ruled_ms) = (Verdict::Progressing, None, None);
+    let rollout = RolloutView { verdict, task, ruled_ms, slots: 10, arrived: 1, failed: 0 };
+    moving.rollouts.insert(moving.services[0].id, rollout);
+    assert!((2..=10).all(|own| line(&moving, own).ahead.iter().all(|ahead| began.contains(ahead))));
 }
 
 #[test]

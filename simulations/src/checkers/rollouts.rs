@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_cluster::id::Leg;
 use shoal_cluster::intent::service::Service;
-use shoal_cluster::intent::update::UpdateOrder;
+use shoal_cluster::intent::update::{UpdateConfig, UpdateOrder};
 use shoal_cluster::plan::rollout::{self, Goal, Standing};
 use shoal_cluster::{Cluster, NodeId, ServiceId, TaskOrder};
 
@@ -199,9 +199,12 @@ fn goal_at<'a>(nodes: &'a [Node], node: usize, order: &TaskOrder) -> Option<(&'a
     Some((service, Goal::of(service, core.intent().verdict(service))))
 }
 
-/// Tells whether two tasks may be in one slot of a node: the older runs, and the newer starts first.
+/// Tells whether two tasks may be in one slot of a node: the older runs, and the newer starts first. It may have been ordered
+/// in the very turn in which its node called the rollout off, so that either way's order counts.
 pub(super) fn may_stand_beside(node: &Node, elder: &Container, order: &TaskOrder) -> bool {
-    let goal = goal_at(std::slice::from_ref(node), 0, order);
-    let first = goal.is_some_and(|(_, goal)| goal.config.order == UpdateOrder::StartFirst);
+    let service = goal_at(std::slice::from_ref(node), 0, order).map(|(service, _)| service);
+    let starts_first = |config: &UpdateConfig| config.order == UpdateOrder::StartFirst;
+    let first =
+        service.is_some_and(|service| [&service.spec.update, &service.spec.rollback].into_iter().any(starts_first));
     first && elder.phase == Phase::Running && elder.order.revision != order.revision
 }

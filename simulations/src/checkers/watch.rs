@@ -70,7 +70,8 @@ impl Watch {
         });
         match twin {
             Some(twin) if twin.order.id != order.id => {
-                Err(format!("starts a second task in slot {} of {}", order.slot, order.service_name))
+                let (slot, name, there) = (order.slot, &order.service_name, (twin.order.revision, twin.phase));
+                Err(format!("starts a second task in slot {slot} of {name}, {} beside {there:?}", order.revision))
             }
             Some(_) | None => self.moves.starts(at_us, nodes, at, order),
         }
@@ -120,7 +121,10 @@ impl Watch {
         let runs = running.any(|there| (there.service, there.slot) == slot);
         let recent = |(other, ended): (&usize, &u64)| *other != node && at_us.saturating_sub(*ended) < SUCCESSOR_US;
         let ran = self.slots.get(&slot).is_some_and(|ends| ends.iter().any(recent));
-        if runs || ran {
+        // Where it has to go, and the last that its slot will have failed elsewhere, nothing better will come.
+        let there = assigned.and_then(|node| core.reports().of(node)).map(|report| report.tasks.values());
+        let over = there.into_iter().flatten().any(|task| task.over && (task.service, task.slot) == slot);
+        if runs || ran || over {
             return Ok(());
         }
         Err(format!("stops slot {} of {} before another runs", order.slot, order.service_name))

@@ -2,6 +2,7 @@ use super::*;
 use crate::id::RolloutId;
 use crate::intent::history::{Ended, Kept};
 use crate::intent::update::{FailureAction, Rollout, Ruling, UpdateConfig, UpdateOrder, Verdict};
+use crate::plan::rollout;
 
 const MONITOR: Duration = Duration::from_millis(400);
 const ROLLOUT: RolloutId = RolloutId(7);
@@ -162,4 +163,42 @@ fn a_slot_that_moved_stays_moved_when_its_daemon_starts_again() {
     assert_eq!(again.running(), [(1, 2), (2, 1), (2, 2)], "the newer of the two is not taken away");
     again.pass(MONITOR);
     assert_eq!(again.running(), [(1, 2), (2, 2)]);
+}
+
+/// Found by a simulation: the old task ran on for ever, since the new one never ran for the monitor time.
+#[test]
+fn start_first_a_new_task_that_did_its_work_takes_over_too() {
+    let mut world = World::new(&[service(1, "web", 2, 1)]).recovered(Vec::new());
+    world.beside = true;
+    let after = moving(2, |config| config.order = UpdateOrder::StartFirst);
+    world.intent.write_service(1, &with_policy(after, RestartCondition::OnFailure, None));
+    world.settle();
+    assert_eq!(world.running(), [(1, 1), (1, 2), (2, 1)]);
+    world.end(newest(&world, 2), 0);
+    assert_eq!(world.running(), [(2, 1), (2, 2)], "the slot has arrived, and the next one moves");
+}
+
+/// Found by a simulation: a rollout to what a slot had given up before waited for it for ever.
+#[test]
+fn a_slot_whose_task_ended_for_good_has_arrived_until_another_follows() {
+    let never = |service| with_policy(service, RestartCondition::None, None);
+    let mut world = World::new(&[never(service(1, "web", 2, 2))]).recovered(Vec::new());
+    world.end(newest(&world, 2), 1);
+    let after = never(moving(2, |_| ()));
+    world.intent.write_service(1, &after);
+    world.settle();
+    let arrived = |world: &World, service: &Service| {
+        let plan = world.plan();
+        let (membership, reports) = (&world.membership, &world.reports);
+        let facts = rollout::Facts { assignments: &plan.assignments, membership, reports };
+        rollout::Standing::of(service, &rollout::Goal::of(service, Verdict::Progressing), facts).arrived
+    };
+    world.pass(MONITOR);
+    assert_eq!(arrived(&world, &after), BTreeSet::from([1, 2]));
+    // The same image once more: there is a task to come.
+    let again = Service { revision: 3, ..after.clone() };
+    world.intent.write_service(1, &again);
+    world.settle();
+    assert!(world.own().into_iter().all(|task| !(task.over && task.slot == 1)));
+    assert!(!arrived(&world, &again).contains(&2));
 }

@@ -220,6 +220,32 @@ fn a_moved_task_is_kept_until_the_new_one_runs() {
     assert_eq!(world.started.len(), 1);
 }
 
+/// Found by a simulation: what replaced a task ran and ended before its node could tell.
+#[test]
+fn a_moved_task_ends_when_the_new_one_has_done_its_work_or_when_no_other_will_come_and_it_has_to_go() {
+    let mut world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
+    world.assigned = Some(id(1));
+    let address = world.plan().blocks[&id(1)].host(2);
+    let over = |state| TaskReport { over: true, ..task(50, 1, 1, state, address) };
+    report(&mut world.reports, 1, 1, [over(TaskState::Failed)]);
+    world.settle();
+    assert_eq!(world.running(), [(1, 1)], "nothing better will come");
+    report(&mut world.reports, 1, 2, [task(51, 1, 1, TaskState::Complete, address)]);
+    world.settle();
+    assert_eq!(world.running(), [(1, 1)], "another will follow");
+    report(&mut world.reports, 1, 3, [over(TaskState::Complete)]);
+    world.settle();
+    assert_eq!(world.running(), []);
+
+    let mut drained = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());
+    drained.assigned = Some(id(1));
+    let spec = NodeSpec { availability: Availability::Drain, ..NodeSpec::default() };
+    drained.intent.write_node(1, &NodeIntent { node: id(0), version: 1, spec, removed: false });
+    report(&mut drained.reports, 1, 1, [over(TaskState::Failed)]);
+    drained.settle();
+    assert_eq!(drained.running(), []);
+}
+
 #[test]
 fn a_moved_task_is_kept_until_a_node_that_came_back_confirms_what_it_said_before() {
     let mut world = World::new(&[service(1, "web", 1, 1)]).recovered(Vec::new());

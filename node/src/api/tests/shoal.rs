@@ -352,7 +352,7 @@ pub(crate) fn views() -> Views {
         majority: true,
         rollouts: BTreeMap::new(),
         nodes: BTreeMap::new(),
-        globals: BTreeMap::new(),
+        assignments: Default::default(),
         completed: Default::default(),
         volumes: BTreeMap::new(),
         bonds: BTreeMap::new(),
