@@ -1,6 +1,6 @@
 //! Bad days of a node: tasks that fail, strangers, a daemon or a disk that breaks off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Lab, Node, signal, skip, text, traces, until};
+use crate::support::{Lab, Node, has_docker, signal, skip, text, traces, until};
 
 pub(crate) fn a_missing_command_is_shown_and_backed_off(lab: &mut Lab) -> Result<()> {
     shown_and_backed_off(
@@ -206,6 +206,39 @@ fn cable(state: &str) -> Result<()> {
     let set = ["netns", "exec", "shoal-demo-hub", "ip", "link", "set", "port3", state];
     let output = std::process::Command::new("ip").args(set).output()?;
     ensure!(output.status.success(), "{}", text(&output));
+    Ok(())
+}
+
+pub(crate) fn a_node_that_leaves_for_good_is_another_when_it_joins_again(lab: &mut Lab) -> Result<()> {
+    let token = lab.ok("join-token --quiet")?.trim().to_owned();
+    let arguments = ["--listen", "198.51.100.3:8948", "--seed", "198.51.100.1:7946", "--token", &token];
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        let guest = lab.up(2, "guest", &arguments)?;
+        let id = until("the guest is a member", || {
+            let (_, nodes) = lab.nodes[0].api("GET", "/nodes", b"")?;
+            let is_guest = |node: &&Value| node["Description"]["Hostname"] == "guest";
+            let guest = nodes.as_array().and_then(|nodes| nodes.iter().find(is_guest)).context("no guest")?;
+            ensure!(guest["Status"]["State"] == "ready", "{guest}");
+            guest["ID"].as_str().map(str::to_owned).context("it has no id")
+        })?;
+        ids.insert(id);
+        let socket = guest.socket.to_str().context("plain")?;
+        if has_docker() {
+            let host = format!("unix://{socket}");
+            let said = std::process::Command::new("docker").args(["--host", &host, "swarm", "leave"]).output()?;
+            ensure!(said.status.success() && text(&said).contains("Node left the swarm."), "{}", text(&said));
+        } else {
+            let said = crate::support::shoal(&["--socket", socket, "leave"])?;
+            ensure!(said.status.success(), "{}", text(&said));
+        }
+        until("its process has ended", || {
+            ensure!(lab.ended(&guest)? == Some(true), "{}", guest.said());
+            Ok(())
+        })?;
+        until("the others know", || lab.ok("node rm guest").map(drop))?;
+    }
+    ensure!(ids.len() == 2, "it came back as the same node: {ids:?}");
     Ok(())
 }
 

@@ -44,6 +44,7 @@ const ALONE: &[(&str, Alone)] = &[
         "a_node_that_stops_while_tasks_start_leaves_nothing",
         lone_days::a_node_that_stops_while_tasks_start_leaves_nothing,
     ),
+    ("a_node_that_leaves_for_good_forgets_its_shoal", lone_days::a_node_that_leaves_for_good_forgets_its_shoal),
 ];
 
 const IN_LAB: &[(&str, InLab)] = &[
@@ -53,6 +54,8 @@ const IN_LAB: &[(&str, InLab)] = &[
     ("logs_of_three_nodes_are_merged_and_followed", tasks::logs_of_three_nodes_are_merged_and_followed),
     ("commands_run_in_tasks_of_other_nodes", tasks::commands_run_in_tasks_of_other_nodes),
     ("containers_are_shown_measured_and_ended", tasks::containers_are_shown_measured_and_ended),
+    ("dockers_client_attaches_to_tasks_of_other_nodes", tasks::dockers_client_attaches_to_tasks_of_other_nodes),
+    ("a_killed_daemon_is_said_and_its_logs_come_again", tasks::a_killed_daemon_is_said_and_its_logs_come_again),
     (
         "no_request_fails_while_a_service_is_updated_rolled_back_and_moved",
         services::no_request_fails_while_a_service_is_updated_rolled_back_and_moved,
@@ -111,16 +114,15 @@ const IN_LAB: &[(&str, InLab)] = &[
     ),
     ("a_fenced_service_runs_on_one_side_of_a_split_only", bad_days::a_fenced_service_runs_on_one_side_of_a_split_only),
     ("a_node_that_is_gone_is_removed_and_may_come_back", bad_days::a_node_that_is_gone_is_removed_and_may_come_back),
+    (
+        "a_node_that_leaves_for_good_is_another_when_it_joins_again",
+        bad_days::a_node_that_leaves_for_good_is_another_when_it_joins_again,
+    ),
     ("an_unreachable_seed_is_tried_until_told_to_stop", bad_days::an_unreachable_seed_is_tried_until_told_to_stop),
     ("a_daemon_killed_alone_leaves_its_tasks_running", bad_days::a_daemon_killed_alone_leaves_its_tasks_running),
     ("a_node_started_right_after_its_death_comes_up", bad_days::a_node_started_right_after_its_death_comes_up),
     ("a_torn_last_record_is_cut_off_and_nothing_lost", bad_days::a_torn_last_record_is_cut_off_and_nothing_lost),
 ];
-
-/// Run by its name only: among the others it failed twice in three runs (the lines of a node that came back did not come
-/// within 30 s), alone it does not. Why is not known yet.
-const BY_NAME_ONLY: &[(&str, InLab)] =
-    &[("a_killed_daemon_is_said_and_its_logs_come_again", tasks::a_killed_daemon_is_said_and_its_logs_come_again)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -139,8 +141,7 @@ fn main() -> ExitCode {
     for (name, test) in ALONE.iter().filter(|(name, _)| chosen(name)) {
         report(name, &mut failed, test);
     }
-    let by_name = BY_NAME_ONLY.iter().filter(|(name, _)| filter.is_some_and(|filter| name == filter));
-    let in_lab: Vec<_> = IN_LAB.iter().filter(|(name, _)| chosen(name)).chain(by_name).collect();
+    let in_lab: Vec<_> = IN_LAB.iter().filter(|(name, _)| chosen(name)).collect();
     if !in_lab.is_empty() {
         run_in_lab(&in_lab, &mut failed);
     }

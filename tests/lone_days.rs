@@ -102,3 +102,24 @@ pub(crate) fn a_node_that_stops_while_tasks_start_leaves_nothing() -> Result<()>
     }
     Ok(())
 }
+
+/// The last node does not leave by accident; when it does it forgets its shoal, and keeps its images.
+pub(crate) fn a_node_that_leaves_for_good_forgets_its_shoal() -> Result<()> {
+    let mut node = Lone::start()?;
+    node.ok("service create --detach --name web --replicas 2 tiny:1")?;
+    node.settle(2)?;
+    let refused = node.ok("leave").expect_err("what the shoal knows would be gone").to_string();
+    ensure!(refused.contains("no other node of this shoal is up") && refused.contains("--force"), "{refused}");
+    node.settle(2)?;
+    let before = node.api("GET", "/shoal/status")?["node"]["id"].clone();
+    node.ok("leave --force")?;
+    node.ended()?;
+    let counts = node.counts()?;
+    ensure!(counts.bundles == 0 && counts.shims == 0 && counts.groups == 0, "{counts:?}");
+    ensure!(!node.path("data/identity").exists() && !node.path("data/state").exists(), "it knows who it was");
+    node.up()?;
+    ensure!(node.api("GET", "/shoal/status")?["node"]["id"] != before, "it is another node");
+    ensure!(node.ok("service ls")?.lines().count() == 1, "{}", node.ok("service ls")?);
+    ensure!(node.ok("image ls")?.contains("tiny"), "{}", node.ok("image ls")?);
+    node.stop()
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_runtime::image::{BuildConfig, build_from_executable};
 
 use crate::support::{Lab, Node, PROGRAM, skip, text, until};
@@ -231,6 +231,40 @@ pub(crate) fn commands_run_in_tasks_of_other_nodes(lab: &mut Lab) -> Result<()> 
 }
 
 /// Feeds a child from a thread of its own, as a pipe does.
+pub(crate) fn dockers_client_attaches_to_tasks_of_other_nodes(lab: &mut Lab) -> Result<()> {
+    if !has_docker() {
+        return skip("the docker client is not installed");
+    }
+    let talk = Talk::start(lab)?;
+    let asked = &lab.nodes[0];
+    let task = talk.task_on(&lab.nodes[1])?;
+    let attached = Followed::start(&mut docker(asked, &["attach", "--no-stdin", &task]))?;
+    let first = attached.until("a line", |line| line.contains("says"))?;
+    attached.until("another one", |line| line.contains("says") && line != first)?;
+    drop(attached);
+    let spec = json!({
+        "Name": "answer",
+        "TaskTemplate": {
+            "ContainerSpec": { "Image": "shell:latest", "Args": ["read line; echo \"heard $line\"; exit 5"], "OpenStdin": true },
+            "RestartPolicy": { "Condition": "none" },
+            "Placement": { "Constraints": ["node.hostname==node2"] },
+        },
+        "Mode": { "Replicated": { "Replicas": 1 } },
+    });
+    let (status, said) = asked.api("POST", "/services/create", spec.to_string().as_bytes())?;
+    ensure!(status == 201, "{said}");
+    let task = until("it waits for a line", || {
+        let running = asked.running("answer")?;
+        running.first().and_then(|task| task["ID"].as_str().map(str::to_owned)).context("it does not run")
+    })?;
+    let output = with_input(&mut docker(asked, &["attach", &task]), "hello\n")?;
+    let said = text(&output);
+    lab.ok("service rm answer")?;
+    ensure!(said.contains("heard hello") && output.status.code() == Some(5), "{}: {said}", output.status);
+    ensure!(talk.task_on(&lab.nodes[1]).is_ok(), "who was attached to has ended");
+    Ok(())
+}
+
 fn feed(mut child: Child, input: String) -> Result<Output> {
     let mut stdin = child.stdin.take().context("piped")?;
     let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));

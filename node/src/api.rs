@@ -6,6 +6,7 @@
 //! Knows nothing of transport and disk, and of
 //! containers only whether one could be made as a spec says.
 
+mod attach;
 mod body;
 mod bonds;
 mod conflicts;
@@ -97,6 +98,8 @@ pub struct NodeHandle {
     pub execs: Arc<Execs>,
     /// What happened lately.
     pub events: Arc<Events>,
+    /// Where it is asked to leave the shoal for good; the answer comes once it has left.
+    pub leave: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 /// Where images come from that this node does not have: other nodes, and registries. Bounded in time by whoever

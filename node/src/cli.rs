@@ -131,6 +131,12 @@ pub enum ClientCommand {
     Version,
     /// Log in to a registry, for pulls by you and, on this machine as root, by its node.
     Login(login::LoginArgs),
+    /// Leave the shoal for good: hand this node's tasks over, forget the shoal, and end.
+    Leave {
+        /// Leave though no other node is up: what the shoal knows goes with this one.
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Print how another node joins.
     JoinToken(join_token::JoinTokenArgs),
 }
@@ -188,6 +194,11 @@ async fn carry_out(command: ClientCommand, socket: &Path) -> anyhow::Result<Exit
         ClientCommand::Why(args) => plan::why(args, &client, &mut output).await,
         ClientCommand::Status(args) => status::run(args, &client, &mut output).await,
         ClientCommand::Login(args) => login::run(args, &client, &mut output).await,
+        ClientCommand::Leave { force } => {
+            client.tell(&format!("/swarm/leave?force={force}"), &()).await?;
+            output.line("Node left the shoal.")?;
+            Ok(ExitCode::SUCCESS)
+        }
         ClientCommand::JoinToken(args) => join_token::run(&args, &client, &mut output).await,
         ClientCommand::Version => Ok(ExitCode::SUCCESS),
     }

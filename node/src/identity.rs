@@ -197,6 +197,14 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Forgets who the node is and what it knows of its shoal: it has left. Images and volumes stay.
+    ///
+    /// # Errors
+    /// The files cannot be removed.
+    pub fn forget(data: &Path) -> std::io::Result<()> {
+        files::forget(data)
+    }
+
     /// Reads the identity in `<data>/identity/`; [`IdentityError::Missing`] says that there is none yet.
     pub fn load(data: &Path) -> Result<Self, IdentityError> {
         files::load(data)

@@ -47,6 +47,9 @@ pub trait Tasks: Send + Sync {
     /// Runs a command in a task's container.
     fn exec(&self, ask: ExecAsk) -> BoxFuture<'static, Result<Session, ReachError>>;
 
+    /// Joins the streams of a task's own process, from now on.
+    fn attach(&self, ask: AttachAsk) -> BoxFuture<'static, Result<Session, ReachError>>;
+
     /// Asks something of one task.
     fn ask(&self, task: TaskId, question: Question) -> BoxFuture<'static, Result<Answer, ReachError>>;
 }
@@ -103,7 +106,16 @@ pub struct ExecAsk {
     pub size: Option<WindowSize>,
 }
 
-/// A command that runs. Dropping both ends closes its streams and hangs up its terminal; the process is not killed.
+/// Which streams of a task's own process to join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachAsk {
+    /// Whose.
+    pub task: TaskId,
+    /// Whether to write to its input, if it has one that is open. Its end is not told: the input stays open.
+    pub stdin: bool,
+}
+
+/// A command that runs, or a task's own. Dropping both ends closes its streams and hangs up its terminal; the process is not killed.
 #[derive(Debug)]
 pub struct Session {
     /// Its process, as its node numbers it.
@@ -156,6 +168,8 @@ pub enum Question {
     },
     /// Waits for its end.
     Wait,
+    /// Sets the size of its terminal.
+    Resize(WindowSize),
 }
 
 /// The answer to a [`Question`].
@@ -167,7 +181,7 @@ pub enum Answer {
     Sample(Box<Sample>),
     /// To [`Question::Processes`].
     Processes(Vec<ContainerProcess>),
-    /// To [`Question::Signal`].
+    /// To [`Question::Signal`] and [`Question::Resize`].
     Done,
     /// To [`Question::Stop`] and [`Question::Wait`].
     Ended(Exit),

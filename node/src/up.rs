@@ -20,7 +20,7 @@ use shoal_overlay::{Overlay, OverlayConfig};
 use shoal_runtime::container::{Runtime, ShimCommand};
 use shoal_runtime::image::ImageStore;
 use shoal_runtime::image::registry::Registries;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,12 +62,32 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         async move { stopping.notified().await }
     }));
     announce(&args, &identity, &node);
-    let ended = node.wait().await;
+    let (ended, asker) = match node.wait().await {
+        Ok(End::Leaves(asker)) => {
+            stop::stop(&node.handle, &node.host).await;
+            let forgotten = Identity::forget(&args.data_dir);
+            (forgotten.with_context(|| format!("cannot forget the shoal in {}", args.data_dir.display())), Some(asker))
+        }
+        Ok(End::Told) => (Ok(()), None),
+        Err(error) => (Err(error), None),
+    };
     stopping.notify_one();
-    stop::stop(&node.handle, &node.host).await;
+    match asker {
+        // Whoever asked may have gone.
+        Some(asker) => drop(asker.send(())),
+        None => stop::stop(&node.handle, &node.host).await,
+    }
     // A panic in an answer was logged where it happened.
     let _ = serving.await;
     ended
+}
+
+/// Why a node ends.
+enum End {
+    /// It was told to stop, and will be back.
+    Told,
+    /// It was asked to leave the shoal for good; whoever asked waits until it has.
+    Leaves(oneshot::Sender<()>),
 }
 
 /// Reads this node's identity or, the first time, founds a shoal or joins one.
@@ -116,6 +136,7 @@ struct Node {
     handle: NodeHandle,
     host: Arc<Host>,
     driver: tokio::sync::Mutex<tokio::task::JoinHandle<Result<(), crate::store::StoreError>>>,
+    leaves: tokio::sync::Mutex<mpsc::Receiver<oneshot::Sender<()>>>,
 }
 
 impl Node {
@@ -197,18 +218,22 @@ impl Node {
         let inputs = Inputs { transport: events, tasks: happened, images: listed, commands: requests };
         let driver = tokio::sync::Mutex::new(tokio::spawn(driver.run(inputs)));
         let about = about(args, &identity, advertised, dns_addresses, transport)?;
-        let handle = handle(views, commands, about, &images, health, volumes, reach);
+        let (leave, leaves) = mpsc::channel(1);
+        let handle = handle(views, (commands, leave), about, &images, health, volumes, reach);
         let events = Arc::clone(&handle.events);
         tokio::spawn(api::watch_events(events, own, Arc::clone(&handle.reach), handle.views.clone()));
-        Ok(Self { handle, host, driver })
+        Ok(Self { handle, host, driver, leaves: tokio::sync::Mutex::new(leaves) })
     }
 
     /// Waits until somebody wants the node to stop, or its disk fails.
-    async fn wait(&self) -> anyhow::Result<()> {
-        let mut driver = self.driver.lock().await;
+    async fn wait(&self) -> anyhow::Result<End> {
+        let (mut driver, mut leaves) = (self.driver.lock().await, self.leaves.lock().await);
         tokio::select! {
-            ended = &mut *driver => ended.context("the driver panicked; see the log above")?.map_err(Into::into),
-            () = stop::told_to_stop() => Ok(()),
+            ended = &mut *driver => {
+                ended.context("the driver panicked; see the log above")?.map(|()| End::Told).map_err(Into::into)
+            }
+            Some(asker) = leaves.recv() => Ok(End::Leaves(asker)),
+            () = stop::told_to_stop() => Ok(End::Told),
         }
     }
 }
@@ -328,7 +353,7 @@ fn traffic(transport: &Transport) -> api::status::Traffic {
 
 fn handle(
     views: watch::Receiver<Arc<Views>>,
-    commands: mpsc::Sender<Request>,
+    (commands, leave): (mpsc::Sender<Request>, mpsc::Sender<oneshot::Sender<()>>),
     about: About,
     images: &Arc<Images>,
     health: Arc<HealthBoard>,
@@ -355,6 +380,7 @@ fn handle(
         reach,
         execs: Arc::default(),
         events: Arc::default(),
+        leave,
     }
 }
 

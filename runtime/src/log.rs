@@ -109,6 +109,11 @@ impl LineCutter {
         Self { stream, partial: Vec::new() }
     }
 
+    /// Returns the name of the stream.
+    pub(crate) fn stream(&self) -> &'static str {
+        self.stream
+    }
+
     /// Takes what was read and writes the lines that it completes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], file: &mut LogFile) {
         let time = rfc3339(SystemTime::now());

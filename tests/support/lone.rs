@@ -85,6 +85,13 @@ impl Lone {
         Ok(())
     }
 
+    /// Waits until the daemon has ended by itself, as it should.
+    pub(crate) fn ended(&mut self) -> Result<()> {
+        let status = self.daemon.take().context("it runs")?.wait()?;
+        ensure!(status.success(), "{status}: {}", self.said());
+        Ok(())
+    }
+
     /// Runs a command against it, and returns what it printed.
     pub(crate) fn ok(&self, line: &str) -> Result<String> {
         let socket = self.path("sock");

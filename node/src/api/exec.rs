@@ -3,6 +3,7 @@
 //! A command is announced, started, and asked for its exit status, as Docker has it. What was announced is kept by
 //! the node that was asked, in memory, in bounded number, and forgotten a while after its end.
 
+mod detach;
 mod instances;
 mod pump;
 
@@ -25,8 +26,10 @@ use super::logs::{STDERR, content_type, frame};
 use super::params::{Params, Segment};
 use super::{NodeHandle, containers};
 use crate::reach::{ExecAsk, Input, ReachError, Session};
+pub use detach::Detach;
 use instances::Instance;
 pub use instances::Instances;
+pub(super) use pump::Manner;
 
 /// What a client announces.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -70,9 +73,7 @@ pub(super) async fn create(
     if !matches!(report.state, TaskState::Running | TaskState::Stopping) {
         return Err(ApiError::Conflict(format!("container {} is not running", report.id)));
     }
-    if announced.detach_keys.as_deref().is_some_and(|keys| !keys.is_empty()) {
-        return Err(ApiError::NotSupported("docker exec --detach-keys".to_owned()));
-    }
+    let detach = Detach::read(announced.detach_keys.as_deref())?;
     let args = announced.cmd.unwrap_or_default();
     if args.is_empty() {
         return Err(ApiError::BadRequest("No exec command specified".to_owned()));
@@ -87,7 +88,7 @@ pub(super) async fn create(
     };
     let ask = ExecAsk { task: report.id, spec, size: announced.console_size.map(window) };
     let has_output = announced.attach_stdout || announced.attach_stderr;
-    let id = node.execs.announce(Instance::new(task.node, ask, announced.attach_stdin, has_output))?;
+    let id = node.execs.announce(Instance::new(task.node, ask, (announced.attach_stdin, has_output), detach))?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id }))).into_response())
 }
 
@@ -97,10 +98,9 @@ pub(super) async fn start(
     Segment(id): Segment,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    let upgrade = takes_over(&mut request);
     let Parsed(start) = Parsed::<Start>::from_request(request, &()).await?;
-    let (on, mut ask, has_input) = node.execs.take(&id)?;
+    let (on, mut ask, has_input, detach) = node.execs.take(&id)?;
     ask.size = start.console_size.map(window).or(ask.size);
     let tty = ask.spec.tty;
     let mut session = match (node.reach)(on).exec(ask).await {
@@ -113,34 +113,47 @@ pub(super) async fn start(
         }
     };
     node.execs.runs(&id, session.pid, session.input.clone());
-    if start.detach || !has_input || upgrade.is_none() || !wants_upgrade {
+    if start.detach || !has_input || upgrade.is_none() {
         // It may have ended.
         let _ = session.input.send(Input::End).await;
     }
     if start.detach {
         tokio::spawn(async move {
-            let code = pump::discard(&mut session).await;
+            let code = pump::discard(&mut session.output).await;
             node.execs.ended(&id, code);
         });
         return Ok(StatusCode::OK.into_response());
     }
+    Ok(answer(upgrade, session, Manner { tty, has_input, detach, stays: true }, move |code| {
+        node.execs.ended(&id, code)
+    }))
+}
+
+/// Takes the connection out of a request whose client wants it for itself.
+pub(super) fn takes_over(request: &mut Request) -> Option<OnUpgrade> {
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    upgrade.filter(|_| request.headers().contains_key(header::UPGRADE))
+}
+
+/// Returns the answer that carries a session: over the connection that was taken over, or its output alone as the body.
+pub(super) fn answer(
+    upgrade: Option<OnUpgrade>,
+    session: Session,
+    manner: Manner,
+    ended: impl Fn(i32) + Send + 'static,
+) -> Response {
+    let tty = manner.tty;
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type(tty)))];
-    match upgrade.filter(|_| wants_upgrade) {
+    match upgrade {
         Some(upgrade) => {
-            tokio::spawn(async move {
-                let code = pump::upgraded(upgrade, session, tty, has_input, |code| node.execs.ended(&id, code)).await;
-                node.execs.ended(&id, code);
-            });
+            tokio::spawn(pump::upgraded(upgrade, session, manner, ended));
             let switch = [
                 (header::CONNECTION, HeaderValue::from_static("Upgrade")),
                 (header::UPGRADE, HeaderValue::from_static("tcp")),
             ];
-            Ok((StatusCode::SWITCHING_PROTOCOLS, switch, kind).into_response())
+            (StatusCode::SWITCHING_PROTOCOLS, switch, kind).into_response()
         }
-        None => {
-            let ended = move |code| node.execs.ended(&id, code);
-            Ok((kind, Body::from_stream(pump::body(session, tty, ended))).into_response())
-        }
+        None => (kind, Body::from_stream(pump::body(session, tty, ended))).into_response(),
     }
 }
 
@@ -169,7 +182,7 @@ pub(super) async fn resize(
 }
 
 /// Reads the size of a terminal.
-fn size(params: &Params) -> Result<WindowSize, ApiError> {
+pub(super) fn size(params: &Params) -> Result<WindowSize, ApiError> {
     let number = |name| {
         let number = params.number(name)?;
         u16::try_from(number).map_err(|_| ApiError::BadRequest(format!("invalid {name} {number}: at most 65535")))

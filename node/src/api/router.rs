@@ -15,8 +15,8 @@ use super::body::drain;
 use super::error::{ApiError, shown};
 use super::system::version_text;
 use super::{
-    API_VERSION, API_VERSION_MIN, NodeHandle, conflicts, containers, data, distribution, events, exec, images, logs,
-    networks, nodes, not_here, plan, rollouts, services, shoal, swarm, system, tasks, volumes,
+    API_VERSION, API_VERSION_MIN, NodeHandle, attach, conflicts, containers, data, distribution, events, exec, images,
+    logs, networks, nodes, not_here, plan, rollouts, services, shoal, swarm, system, tasks, volumes,
 };
 
 /// Returns what answers all requests: the paths of [`paths`], with or without a version in front.
@@ -48,6 +48,7 @@ fn paths(node: NodeHandle) -> Router {
         .route("/info", get(system::info))
         .route("/events", get(events::events))
         .route("/swarm", get(swarm::inspect))
+        .route("/swarm/leave", post(swarm::leave))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
         .route("/nodes/{id}/update", post(nodes::update))
@@ -81,6 +82,8 @@ fn paths(node: NodeHandle) -> Router {
         .route("/containers/{id}/stop", post(containers::stop))
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/logs", get(logs::container))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/resize", post(attach::resize))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))

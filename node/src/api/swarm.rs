@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use bollard::models::{
     ClusterInfo, JoinTokens, ObjectVersion, Swarm, SwarmSpec, SwarmSpecCaConfig, SwarmSpecEncryptionConfig,
     SwarmSpecOrchestration, TlsInfo,
@@ -10,8 +11,12 @@ use shoal_cluster::limits::TASK_HISTORY_PER_SLOT;
 use shoal_cluster::plan::addresses::{BLOCK_PREFIX_V4, POOL_V4};
 use shoal_cluster::{ServiceId, hash};
 
+use tokio::sync::oneshot;
+
+use super::error::ApiError;
+use super::params::Params;
 use super::time::rfc3339;
-use super::{About, NodeHandle};
+use super::{About, ApplyError, NodeHandle};
 
 /// `GET /swarm`
 pub(super) async fn inspect(State(node): State<NodeHandle>) -> Json<Swarm> {
@@ -32,6 +37,22 @@ pub(super) async fn inspect(State(node): State<NodeHandle>) -> Json<Swarm> {
         subnet_size: cluster.subnet_size,
         join_tokens: Some(tokens),
     })
+}
+
+/// `POST /swarm/leave`: hands this node's tasks over, leaves the shoal for good, and ends. Answered once it has left.
+pub(super) async fn leave(State(node): State<NodeHandle>, params: Params) -> Result<StatusCode, ApiError> {
+    let is_last = !node.views().members.iter().any(|member| member.id != node.about.id && member.state.is_up());
+    if is_last && !params.flag("force") {
+        return Err(ApiError::Conflict(
+            "no other node of this shoal is up: its services, secrets and configs would go with this one. Start another \
+             node, or use `--force` to suppress this message."
+                .to_owned(),
+        ));
+    }
+    let (answer, left) = oneshot::channel();
+    node.leave.send(answer).await.map_err(|_| ApplyError::Stopping)?;
+    left.await.map_err(|_| ApplyError::Stopping)?;
+    Ok(StatusCode::OK)
 }
 
 /// Returns what there is to say of the shoal as a whole.

@@ -94,7 +94,7 @@ async fn unknown_paths_and_methods_are_refused() {
     refused(Method::DELETE, "/services/create", "", StatusCode::METHOD_NOT_ALLOWED, "method not allowed").await;
     refused(Method::POST, "/v1.44/swarm/init", "{}", StatusCode::NOT_IMPLEMENTED, "docker swarm init").await;
     refused(Method::POST, "/containers/create", "{}", StatusCode::NOT_IMPLEMENTED, "containers").await;
-    refused(Method::POST, "/containers/x/attach", "", StatusCode::NOT_IMPLEMENTED, "docker attach").await;
+    refused(Method::GET, "/containers/x/attach/ws", "", StatusCode::NOT_IMPLEMENTED, "websocket").await;
     refused(Method::POST, "/nodes/a/update?version=0", "{}", StatusCode::NOT_FOUND, "node a not found").await;
     let promote = r#"{"Role":"worker"}"#;
     let path = "/nodes/self/update?version=0";

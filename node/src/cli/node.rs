@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::objects::remove_stored;
 use super::output::Output;
+use super::service::{HowArgs, all_services, tasks_where};
 use super::table::table;
 use crate::api::status::Stored;
 use crate::client::Client;
@@ -29,12 +30,24 @@ pub enum NodeCommand {
         #[arg(short, long)]
         force: bool,
     },
+    /// List the tasks of nodes.
+    Ps(NodePsArgs),
     /// Show all that is known of nodes, as JSON.
     Inspect {
         /// Which, by id or name, or `self`.
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
+}
+
+/// Whose tasks to list.
+#[derive(Debug, Args)]
+pub struct NodePsArgs {
+    #[command(flatten)]
+    how: HowArgs,
+    /// Which, by id or name, or `self`.
+    #[arg(value_name = "NODE", default_value = "self")]
+    nodes: Vec<String>,
 }
 
 /// What to change of a node.
@@ -101,8 +114,18 @@ pub(super) async fn run(command: NodeCommand, client: &Client, output: &mut Outp
         NodeCommand::Ls => list(client, output).await,
         NodeCommand::Update(args) => update(&args, client, output).await,
         NodeCommand::Rm { nodes, .. } => remove_stored("/nodes", &nodes, client, output).await,
+        NodeCommand::Ps(args) => ps(&args, client, output).await,
         NodeCommand::Inspect { nodes } => inspect(&nodes, client, output).await,
     }
+}
+
+async fn ps(args: &NodePsArgs, client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut ids = Vec::new();
+    for name in &args.nodes {
+        let node = client.docker().inspect_node(name).await.map_err(|error| client.error(error))?;
+        ids.extend(node.id);
+    }
+    tasks_where("node", ids, all_services(client).await?, args.how, client, output).await
 }
 
 async fn list(client: &Client, output: &mut Output) -> anyhow::Result<ExitCode> {

@@ -28,7 +28,7 @@ use crate::api::of_models;
 use crate::api::status::Stored;
 use crate::client::{Client, encoded};
 use converge::converge;
-pub(super) use list::{HowArgs, services, tasks_of};
+pub(super) use list::{HowArgs, all_services, services, tasks_of, tasks_where};
 use mode::set_replicas;
 pub(super) use options::labels;
 

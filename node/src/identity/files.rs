@@ -34,6 +34,16 @@ pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("identity")
 }
 
+/// Forgets who the node is and what it knows of its shoal; images and volumes stay.
+pub(super) fn forget(data: &Path) -> io::Result<()> {
+    let (identity, state, old) = (folder(data), data.join("state"), data.join("identity.old"));
+    // Without an identity the rest means nothing, so that goes first, at once.
+    fs::rename(&identity, &old)?;
+    file::sync_directory(data)?;
+    fs::remove_dir_all(&state)?;
+    fs::remove_dir_all(&old)
+}
+
 /// Writes all files to a folder beside the final one and renames it into place, so that no half identity is seen.
 pub(super) fn save(data: &Path, identity: &Identity) -> Result<(), IdentityError> {
     let target = folder(data);

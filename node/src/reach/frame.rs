@@ -12,7 +12,7 @@ use shoal_cluster::TaskId;
 use shoal_cluster::wire;
 use shoal_runtime::container::WindowSize;
 
-use super::{Answer, ExecAsk, LogAsk, PIECE_BYTES_MAX, Question, ReachError, Said};
+use super::{Answer, AttachAsk, ExecAsk, LogAsk, PIECE_BYTES_MAX, Question, ReachError, Said};
 
 /// Longest body, in bytes. A batch of log lines and the arguments and environment of a command are the longest.
 pub(super) const BODY_BYTES_MAX: usize = 512 << 10;
@@ -27,6 +27,7 @@ const LOG: u8 = 17;
 const OUT: u8 = 18;
 const ERR: u8 = 19;
 const EXIT: u8 = 20;
+const LOG_END: u8 = 21;
 
 const _: () = assert!(PIECE_BYTES_MAX <= BODY_BYTES_MAX);
 
@@ -36,9 +37,10 @@ pub(super) enum Request {
     Logs(LogAsk),
     Exec(Box<ExecAsk>),
     Ask(TaskId, Question),
+    Attach(AttachAsk),
 }
 
-/// The answer to [`Request::Exec`] (the process) and [`Request::Ask`]; logs begin at once.
+/// The answer to [`Request::Exec`] and [`Request::Attach`] (the process) and [`Request::Ask`]; logs begin at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Reply {
     Executed(i32),
@@ -55,6 +57,8 @@ pub(super) enum Frame {
     Resize(WindowSize),
     Reply(Box<Reply>),
     Log(Said),
+    /// All has been said. A stream that ends without it was lost: a process that is killed closes its connections, too.
+    LogEnd,
     Out(Bytes),
     Err(Bytes),
     Exit(i32),
@@ -69,6 +73,7 @@ impl Frame {
             Self::Resize(size) => (RESIZE, wire::encode(size).into()),
             Self::Reply(reply) => (REPLY, wire::encode(reply).into()),
             Self::Log(said) => (LOG, wire::encode(said).into()),
+            Self::LogEnd => (LOG_END, Bytes::new()),
             Self::Out(piece) => (OUT, piece.clone()),
             Self::Err(piece) => (ERR, piece.clone()),
             Self::Exit(code) => (EXIT, wire::encode(code).into()),
@@ -83,6 +88,7 @@ impl Frame {
             RESIZE => Self::Resize(wire::decode(&body).ok()?),
             REPLY => Self::Reply(wire::decode(&body).ok()?),
             LOG => Self::Log(wire::decode(&body).ok()?),
+            LOG_END => Self::LogEnd,
             OUT => Self::Out(body.into()),
             ERR => Self::Err(body.into()),
             EXIT => Self::Exit(wire::decode(&body).ok()?),
@@ -144,6 +150,7 @@ mod tests {
             Frame::Log(Said::Quiet("2026-01-01T00:00:00.000000000Z".to_owned())),
             Frame::Out(Bytes::new()),
             Frame::Err(Bytes::from(vec![1; PIECE_BYTES_MAX])),
+            Frame::LogEnd,
             Frame::Exit(-1),
         ]
     }
@@ -157,7 +164,7 @@ mod tests {
         }
         assert_eq!(block_on(read(&mut stream)).unwrap(), None);
         let mut torn = Cursor::new(&bytes[..bytes.len() - 1]);
-        let last = (0..9).map(|_| block_on(read(&mut torn))).last().unwrap();
+        let last = (0..all().len()).map(|_| block_on(read(&mut torn))).last().unwrap();
         assert!(last.is_err());
     }
 

@@ -13,7 +13,7 @@ use shoal_cluster::TaskId;
 use shoal_runtime::container::{ContainerState, Runtime, RuntimeError, StartError};
 use tokio::sync::mpsc;
 
-use super::{Answer, Details, ExecAsk, LogAsk, Question, ReachError, Said, Sample, Session, Tasks};
+use super::{Answer, AttachAsk, Details, ExecAsk, LogAsk, Question, ReachError, Said, Sample, Session, Tasks};
 use crate::executor::health::HealthBoard;
 use crate::executor::{self, ORDER_LABEL};
 use crate::host;
@@ -63,14 +63,33 @@ impl Local {
                 let grace = grace_ms.map_or(own_grace, Duration::from_millis).min(GRACE_MAX);
                 self.runtime.stop(&id, signal.unwrap_or(own_signal), grace).await.map(Answer::Ended).map_err(failed)
             }
+            Question::Resize(size) => {
+                self.running(task)?;
+                self.runtime.resize(&id, size).await.map(|()| Answer::Done).map_err(failed)
+            }
             Question::Wait => self.runtime.wait(&id).await.map(Answer::Ended).map_err(failed),
         }
     }
 
-    fn running(&self, task: TaskId) -> Result<(), ReachError> {
+    async fn join(self, ask: AttachAsk) -> Result<Session, ReachError> {
+        let (task, id) = (ask.task, ask.task.to_string());
+        let pid = self.running(task)?;
+        let failed = |error: RuntimeError| refusal(task, &error);
+        let spec = self.runtime.spec(&id).await.map_err(failed)?;
+        let stdin = match ask.stdin && spec.stdin {
+            true => Some(self.runtime.attach(&id).await.map_err(failed)?),
+            false => None,
+        };
+        let streams = self.runtime.tap(&id, spec.tty).await.map_err(failed)?;
+        let runtime = self.runtime.clone();
+        let end = async move { runtime.wait(&id).await.map_or(exec::KILLED, |exit| exit.code) };
+        Ok(exec::join(pid, stdin, streams, end))
+    }
+
+    fn running(&self, task: TaskId) -> Result<i32, ReachError> {
         let status = self.runtime.status(&task.to_string()).ok_or(ReachError::Missing(task))?;
         match status.state {
-            ContainerState::Running { .. } => Ok(()),
+            ContainerState::Running { pid } => Ok(pid),
             ContainerState::Created { .. } | ContainerState::Exited(_) => Err(ReachError::NotRunning(task)),
         }
     }
@@ -108,6 +127,10 @@ impl Tasks for Local {
             })
         }
         .boxed()
+    }
+
+    fn attach(&self, ask: AttachAsk) -> BoxFuture<'static, Result<Session, ReachError>> {
+        self.clone().join(ask).boxed()
     }
 
     fn ask(&self, task: TaskId, question: Question) -> BoxFuture<'static, Result<Answer, ReachError>> {

@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, Reply, Request};
-use super::{Answer, ExecAsk, Input, LogAsk, Output, Question, Reach, ReachError, Said, Session, Tasks, WAITING_MAX};
+use super::{
+    Answer, AttachAsk, ExecAsk, Input, LogAsk, Output, Question, Reach, ReachError, Said, Session, Tasks, WAITING_MAX,
+};
 use crate::transport::Transport;
 
 /// Time for a connection and a stream to come up and the request to go.
@@ -94,7 +96,9 @@ impl Remote {
             // Its service may say longer, and the answer then comes late; an hour is for those.
             Question::Stop { grace_ms: None, .. } => Some(Duration::from_secs(3_600)),
             Question::Stop { grace_ms: Some(ms), .. } => Some(ANSWER_TIMEOUT + Duration::from_millis(*ms)),
-            Question::Details | Question::Sample | Question::Processes | Question::Signal(_) => Some(ANSWER_TIMEOUT),
+            Question::Details | Question::Sample | Question::Processes | Question::Signal(_) | Question::Resize(_) => {
+                Some(ANSWER_TIMEOUT)
+            }
         };
         // The writing half stays open until the answer is there: its end means that nobody waits.
         let (mut reading, _writing) = self.begin(Request::Ask(task, question)).await?;
@@ -105,8 +109,8 @@ impl Remote {
         }
     }
 
-    async fn run(self, ask: ExecAsk) -> Result<Session, ReachError> {
-        let (mut reading, writing) = self.begin(Request::Exec(Box::new(ask))).await?;
+    async fn join(self, request: Request) -> Result<Session, ReachError> {
+        let (mut reading, writing) = self.begin(request).await?;
         let pid = match self.reply(&mut reading, Some(ANSWER_TIMEOUT)).await? {
             Reply::Executed(pid) => pid,
             Reply::Failed(error) => return Err(error),
@@ -136,12 +140,14 @@ impl Remote {
             };
             match read.map_err(lost)? {
                 Some(Frame::Log(said)) => {
-                    if sender.send(said).await.is_err() {
+                    let is_last = matches!(said, Said::Failed(_));
+                    if sender.send(said).await.is_err() || is_last {
                         return Ok(());
                     }
                 }
+                Some(Frame::LogEnd) => return Ok(()),
                 Some(_) => return Err(lost(io::ErrorKind::InvalidData.into())),
-                None => return Ok(()),
+                None => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
             }
         }
     }
@@ -161,7 +167,11 @@ impl Tasks for Remote {
     }
 
     fn exec(&self, ask: ExecAsk) -> BoxFuture<'static, Result<Session, ReachError>> {
-        self.clone().run(ask).boxed()
+        self.clone().join(Request::Exec(Box::new(ask))).boxed()
+    }
+
+    fn attach(&self, ask: AttachAsk) -> BoxFuture<'static, Result<Session, ReachError>> {
+        self.clone().join(Request::Attach(ask)).boxed()
     }
 
     fn ask(&self, task: TaskId, question: Question) -> BoxFuture<'static, Result<Answer, ReachError>> {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::frame::{self, Frame, Reply, Request};
-use super::{ExecAsk, Input, LOG_TASKS_MAX, LogAsk, Output, Question, ReachError, Said, Session, Tasks};
+use super::{Input, LOG_TASKS_MAX, LogAsk, Output, Question, ReachError, Said, Session, Tasks};
 use crate::transport::Transport;
 
 /// Requests of all nodes at a time; followed logs and commands last.
@@ -60,13 +60,16 @@ async fn answer(stream: Stream, tasks: &dyn Tasks, has_slot: bool) -> io::Result
     if !has_slot {
         let busy = match request {
             Request::Logs(_) => Frame::Log(Said::Failed(ReachError::Busy)),
-            Request::Exec(_) | Request::Ask(..) => Frame::Reply(Box::new(Reply::Failed(ReachError::Busy))),
+            Request::Exec(_) | Request::Attach(_) | Request::Ask(..) => {
+                Frame::Reply(Box::new(Reply::Failed(ReachError::Busy)))
+            }
         };
         timeout(STEP_TIMEOUT, frame::write(&mut writing, &busy)).await??;
     } else {
         match request {
             Request::Logs(ask) => logs(tasks, ask, &mut reading, &mut writing).await?,
-            Request::Exec(ask) => exec(tasks, *ask, reading, &mut writing).await?,
+            Request::Exec(ask) => join(tasks.exec(*ask).await, reading, &mut writing).await?,
+            Request::Attach(ask) => join(tasks.attach(ask).await, reading, &mut writing).await?,
             Request::Ask(task, question) => {
                 let waits = question == Question::Wait;
                 let answered = tasks.ask(task, question);
@@ -98,7 +101,7 @@ async fn logs(tasks: &dyn Tasks, ask: LogAsk, reading: &mut Reading, writing: &m
         while let Some(said) = said.recv().await {
             frame::write(writing, &Frame::Log(said)).await?;
         }
-        Ok(())
+        frame::write(writing, &Frame::LogEnd).await
     };
     tokio::select! {
         said = saying => said,
@@ -106,8 +109,8 @@ async fn logs(tasks: &dyn Tasks, ask: LogAsk, reading: &mut Reading, writing: &m
     }
 }
 
-async fn exec(tasks: &dyn Tasks, ask: ExecAsk, reading: Reading, writing: &mut Writing) -> io::Result<()> {
-    let Session { pid, input, output } = match tasks.exec(ask).await {
+async fn join(begun: Result<Session, ReachError>, reading: Reading, writing: &mut Writing) -> io::Result<()> {
+    let Session { pid, input, output } = match begun {
         Ok(session) => session,
         Err(error) => return frame::write(writing, &Frame::Reply(Box::new(Reply::Failed(error)))).await,
     };

@@ -14,6 +14,7 @@ use shoal_runtime::log::LogLine;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::frame::Frame;
 use super::*;
 use crate::executor::health::{HealthStatus, OUTPUT_BYTES_MAX, Probe};
 use crate::transport::tests::Node;
@@ -101,6 +102,15 @@ impl Tasks for Scripted {
         .boxed()
     }
 
+    /// Says what it is told, as `cat` would.
+    fn attach(&self, ask: AttachAsk) -> BoxFuture<'static, Result<Session, ReachError>> {
+        let spec = ExecSpec { args: vec!["cat".to_owned()], ..ExecSpec::default() };
+        match self.logs.contains_key(&ask.task) {
+            true => self.exec(ExecAsk { task: ask.task, spec, size: None }),
+            false => async move { Err(ReachError::Missing(ask.task)) }.boxed(),
+        }
+    }
+
     fn ask(&self, task: TaskId, question: Question) -> BoxFuture<'static, Result<Answer, ReachError>> {
         let known = self.logs.contains_key(&task);
         let exit = Exit { code: 7, signal: None, oom: true, error: None, finished_at_ms: 2_000, started_at_ms: 1_000 };
@@ -144,7 +154,7 @@ impl Tasks for Scripted {
                 }]))
             }
             Question::Signal(64) => Err(ReachError::NotRunning(task)),
-            Question::Signal(_) => Ok(Answer::Done),
+            Question::Signal(_) | Question::Resize(_) => Ok(Answer::Done),
             Question::Stop { .. } | Question::Wait => Ok(Answer::Ended(exit)),
         };
         std::future::ready(answer).boxed()
@@ -269,6 +279,31 @@ async fn a_node_that_dies_or_is_down_ends_what_was_asked_of_it() {
     assert_eq!(next(&mut session).await, None);
     let refused = timeout(PATIENCE, pair.tasks.ask(TASK, Question::Sample)).await.expect("in time");
     assert!(matches!(refused, Err(ReachError::Unreachable(_))), "{refused:?}");
+}
+
+/// A process that is killed closes its connections as if it had said all: then its logs did not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_break_off_are_not_taken_for_whole() {
+    let one = Node::founder();
+    let two = Node::joined(&one, "two").await;
+    two.knows(&[&one]);
+    let mut streams = one.transport.accept_task_streams(1);
+    tokio::spawn(async move {
+        let (_, mut stream) = streams.recv().await.expect("it is asked");
+        frame::read(&mut stream).await.expect("it reads");
+        frame::write(&mut stream, &Frame::Log(Said::Quiet("2026".to_owned()))).await.expect("it writes");
+        stream.close().await.expect("it closes");
+    });
+    let mut views = crate::api::tests::views();
+    views.members[0].id = one.id();
+    let (_views, watched) = watch::channel(Arc::new(views));
+    let tasks = everywhere(two.id(), Arc::new(Scripted::default()), two.transport.clone(), watched)(one.id());
+    let mut followed = tasks.logs(logs_of(vec![TASK], true));
+    let mut all = Vec::new();
+    while let Some(said) = timeout(PATIENCE, followed.recv()).await.expect("in time") {
+        all.push(said);
+    }
+    assert!(matches!(all.as_slice(), [Said::Quiet(_), Said::Failed(ReachError::Unreachable(_))]), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ pub(super) struct FrontDesk {
 impl Desk for FrontDesk {
     fn name_taken(&self, name: &str, node: &NodeId) -> bool {
         let Ok(name) = Name::new(name) else { return false };
-        self.views.borrow().members.iter().any(|member| member.meta.name == name && member.id != *node)
+        self.views.borrow().listed().any(|member| member.meta.name == name && member.id != *node)
     }
 
     fn members(&self) -> Vec<(NodeId, Vec<SocketAddr>)> {

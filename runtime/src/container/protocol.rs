@@ -35,6 +35,9 @@ pub(super) enum Request {
     },
     /// Asks for the writing end of the container's standard input, or its terminal.
     Attach,
+    /// Comes with the writing ends of two pipes, for output and errors, or of one where there is a terminal: what the container
+    /// prints from then on goes there too. A pipe that is full is closed, and its line of output is in the log alone.
+    Tap,
     /// Closes the shim's own end of standard input, so that it ends as those handed out are closed.
     CloseStdin,
     Resize(WindowSize),

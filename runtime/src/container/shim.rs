@@ -37,6 +37,7 @@ mod exec;
 mod lease;
 mod make;
 mod serve;
+mod taps;
 
 /// Runs a shim in place of the daemon. To be called with what follows `shim` on the command line, before the process
 /// has any thread, runtime or logger, and without arguments of its own to parse.

@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a_command_that_cannot_run_under_an_init_is_named", a_command_that_cannot_run_under_an_init_is_named),
     ("a_terminal_is_given", a_terminal_is_given),
     ("input_reaches_the_command_and_ends", input_reaches_the_command_and_ends),
+    (
+        "whoever_is_attached_sees_what_comes_and_holds_up_nothing",
+        whoever_is_attached_sees_what_comes_and_holds_up_nothing,
+    ),
 ];
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -201,6 +205,41 @@ fn a_terminal_is_given(lab: &Lab) {
         let size = shoal_runtime::container::WindowSize { rows: 11, columns: 22 };
         runtime.resize("tty", size).await.unwrap();
         runtime.remove("tty").await.unwrap();
+    });
+}
+
+/// Half of what is printed before the end of a line is seen at once; a reader who does not read is let go.
+fn whoever_is_attached_sees_what_comes_and_holds_up_nothing(lab: &Lab) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    lab.block_on(async {
+        let runtime = lab.open().await;
+        let script = "read a; printf 'prompt> '; printf oops >&2; read b; n=0; \
+            while [ $n -lt 40000 ]; do echo 'a line of some length, again and again and again'; n=$((n + 1)); done; \
+            echo last; read c; exit 3";
+        runtime.create(&ContainerSpec { stdin: true, ..lab.spec("tap", script) }).await.unwrap();
+        runtime.start("tap").await.unwrap();
+        let mut input = runtime.attach("tap").await.unwrap();
+        let (mut out, err) = runtime.tap("tap", false).await.unwrap();
+        let (mut slow, _) = runtime.tap("tap", false).await.unwrap();
+        input.write_all(b"1\n").await.unwrap();
+        let (mut said, mut complained) = ([0; 8], [0; 4]);
+        within(out.read_exact(&mut said)).await.unwrap();
+        within(err.unwrap().read_exact(&mut complained)).await.unwrap();
+        assert_eq!((&said, &complained), (b"prompt> ", b"oops"));
+        input.write_all(b"2\n").await.unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"last\n") {
+            assert!(within(out.read_buf(&mut text)).await.unwrap() > 0, "the quick one is let go after {}", text.len());
+        }
+        let (mut kept, mut late) = (Vec::new(), runtime.tap("tap", false).await.unwrap().0);
+        within(slow.read_to_end(&mut kept)).await.unwrap();
+        assert!(kept.len() < text.len() && text.starts_with(&kept[8..]), "{} of {}", kept.len(), text.len());
+        input.write_all(b"3\n").await.unwrap();
+        assert_eq!(within(runtime.wait("tap")).await.unwrap().code, 3);
+        for reader in [&mut out, &mut late] {
+            assert_eq!(within(reader.read(&mut [0; 16])).await.unwrap(), 0, "it ends with the container");
+        }
+        runtime.remove("tap").await.unwrap();
     });
 }
 

@@ -2,12 +2,20 @@
 //!
 //! A task that ends is followed by another as its service's restart policy says, as in Swarm.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::FutureExt;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shoal_runtime::container::{ContainerProcess, Exit};
+use tokio::time::timeout;
 
 use super::{ask, find, unexpected};
 use crate::api::NodeHandle;
@@ -17,6 +25,10 @@ use crate::reach::{Answer, Question};
 
 /// The highest number of a signal, real-time signals included.
 const SIGNAL_MAX: i32 = 64;
+/// How soon an answer comes whole, with the status that goes with it.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// The exit status of a container whose node was lost.
+const NOT_KNOWN: i32 = 255;
 /// The grace of a client that wants to wait for ever.
 const FOR_EVER_S: u64 = 24 * 60 * 60;
 
@@ -52,18 +64,36 @@ pub(in crate::api) async fn stop(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /containers/{id}/wait`
+/// `POST /containers/{id}/wait`: Docker's client goes on once it has the head of the answer, so that comes before the end.
 pub(in crate::api) async fn wait(
     State(node): State<NodeHandle>,
     Segment(id): Segment,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     if let Some(condition) = params.text("condition").filter(|condition| *condition != "not-running") {
         return Err(ApiError::NotSupported(format!("waiting until a container is {}", shown(condition))));
     }
     let task = find(&node, &id)?;
-    let exit = ended(ask(&node, &task, Question::Wait).await?)?;
-    Ok(Json(json!({ "StatusCode": exit.code })))
+    let mut exit = async move { ended(ask(&node, &task, Question::Wait).await?) }.boxed();
+    if let Ok(exit) = timeout(AT_ONCE, &mut exit).await {
+        return Ok(Json(waited(exit?.code, None)).into_response());
+    }
+    let said = async move {
+        let said = match exit.await {
+            Ok(exit) => waited(exit.code, None),
+            Err(error) => waited(NOT_KNOWN, Some(error.to_string())),
+        };
+        Ok::<_, Infallible>(Bytes::from(said.to_string()))
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(said.into_stream())).into_response())
+}
+
+/// Says how a container ended, or why that is not known.
+fn waited(code: i32, error: Option<String>) -> Value {
+    match error {
+        None => json!({ "StatusCode": code }),
+        Some(message) => json!({ "StatusCode": code, "Error": { "Message": message } }),
+    }
 }
 
 /// `GET /containers/{id}/top`

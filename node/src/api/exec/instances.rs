@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shoal_cluster::NodeId;
 use tokio::sync::mpsc;
 
+use super::Detach;
 use crate::api::error::{ApiError, shown};
 use crate::identity::random;
 use crate::reach::{ExecAsk, Input};
@@ -29,6 +30,7 @@ pub(super) struct Instance {
     ask: ExecAsk,
     has_input: bool,
     has_output: bool,
+    detach: Detach,
     since: Instant,
     state: State,
 }
@@ -46,8 +48,10 @@ enum State {
 }
 
 impl Instance {
-    pub(super) fn new(on: NodeId, ask: ExecAsk, has_input: bool, has_output: bool) -> Self {
-        Self { on, ask, has_input, has_output, since: Instant::now(), state: State::Announced }
+    /// `streams` says whether it has input, and output.
+    pub(super) fn new(on: NodeId, ask: ExecAsk, streams: (bool, bool), detach: Detach) -> Self {
+        let (has_input, has_output) = streams;
+        Self { on, ask, has_input, has_output, detach, since: Instant::now(), state: State::Announced }
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -78,15 +82,15 @@ impl Instances {
         Ok(id)
     }
 
-    /// Takes one that is about to start: its node, what to ask of it, and whether it has input.
-    pub(super) fn take(&self, id: &str) -> Result<(NodeId, ExecAsk, bool), ApiError> {
+    /// Takes one that is about to start: its node, what to ask of it, whether it has input, and what lets go of it.
+    pub(super) fn take(&self, id: &str) -> Result<(NodeId, ExecAsk, bool, Detach), ApiError> {
         let mut all = self.lock();
         let instance = all.get_mut(id).ok_or_else(|| missing(id))?;
         if !matches!(instance.state, State::Announced) {
             return Err(ApiError::Conflict(format!("exec {} has been started before", shown(id))));
         }
         instance.state = State::Starting;
-        Ok((instance.on, instance.ask.clone(), instance.has_input))
+        Ok((instance.on, instance.ask.clone(), instance.has_input, instance.detach.clone()))
     }
 
     /// Notes that one runs.
@@ -166,7 +170,7 @@ mod tests {
 
     fn instance() -> Instance {
         let ask = ExecAsk { task: TaskId([1; 16]), spec: ExecSpec::default(), size: None };
-        Instance::new(NodeId([1; 32]), ask, false, true)
+        Instance::new(NodeId([1; 32]), ask, (false, true), Detach::read(None).unwrap())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::said;
+use super::{Detach, said};
 use crate::api::logs::{STDERR, STDOUT, frame};
 use crate::reach::{Input, Output, PIECE_BYTES_MAX, Session};
 
@@ -20,8 +20,8 @@ pub(super) const LOST: i32 = 255;
 pub(super) const RESIZE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads away what a command prints, and returns its exit status.
-pub(super) async fn discard(session: &mut Session) -> i32 {
-    while let Some(output) = session.output.recv().await {
+pub(super) async fn discard(output: &mut mpsc::Receiver<Output>) -> i32 {
+    while let Some(output) = output.recv().await {
         if let Output::Exit(code) = output {
             return code;
         }
@@ -47,25 +47,39 @@ fn lost(tty: bool) -> Bytes {
     said("shoal: the node of this task was lost, or the way to it; the command may still run\r\n", tty)
 }
 
-/// Carries both directions over a connection that was taken over, until the command's end or the client's loss, and
-/// returns the exit status. `ended` is told it before the client can know.
-pub(super) async fn upgraded(
-    upgrade: OnUpgrade,
-    session: Session,
-    tty: bool,
-    has_input: bool,
-    ended: impl Fn(i32),
-) -> i32 {
-    let Ok(upgraded) = upgrade.await else { return LOST };
+/// How a client is connected with a process.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Manner {
+    /// Whether by a terminal.
+    pub(in crate::api) tty: bool,
+    /// Whether it types.
+    pub(in crate::api) has_input: bool,
+    /// What lets go of a terminal.
+    pub(in crate::api) detach: Detach,
+    /// Whether the session has to stay when the client lets go, because the process would lose its terminal.
+    pub(in crate::api) stays: bool,
+}
+
+/// Carries both directions over a connection that was taken over, until the command's end, the client's loss or its letting
+/// go. `ended` is told the exit status before the client can know.
+pub(super) async fn upgraded(upgrade: OnUpgrade, session: Session, manner: Manner, ended: impl Fn(i32)) {
+    let Ok(upgraded) = upgrade.await else { return ended(LOST) };
+    let Manner { tty, has_input, detach, stays } = manner;
     let (reading, mut writing) = tokio::io::split(TokioIo::new(upgraded));
     let Session { input, mut output, .. } = session;
     // A terminal whose operator is gone is hung up; a pipe that has ended still wants the answer.
     let hangs_up = tty && has_input;
-    let mut hearing = tokio::spawn(hear(reading, input, has_input));
+    let mut hearing = tokio::spawn(hear(reading, input, has_input, tty.then_some(detach)));
     let code = loop {
         let received = tokio::select! {
             received = output.recv() => received,
-            _ = &mut hearing, if hangs_up => break LOST,
+            lets_go = &mut hearing, if hangs_up => {
+                if stays && lets_go.unwrap_or_default() {
+                    let _ = writing.shutdown().await;
+                    break discard(&mut output).await;
+                }
+                break LOST;
+            }
         };
         let bytes = match rendered(received, tty) {
             Ok(bytes) => bytes,
@@ -83,11 +97,17 @@ pub(super) async fn upgraded(
     ended(code);
     let _ = writing.shutdown().await;
     hearing.abort();
-    code
 }
 
-/// Hands input on until its end, which is the client's half of the connection.
-async fn hear(mut reading: impl AsyncRead + Unpin, input: mpsc::Sender<Input>, has_input: bool) {
+/// Hands input on until its end, which is that of the client's half of the connection, or the keys that let go of a terminal:
+/// tells whether it was these.
+async fn hear(
+    mut reading: impl AsyncRead + Unpin,
+    input: mpsc::Sender<Input>,
+    has_input: bool,
+    mut detach: Option<Detach>,
+) -> bool {
+    let mut lets_go = false;
     let mut buffer = vec![0; PIECE_BYTES_MAX];
     loop {
         match reading.read(&mut buffer).await {
@@ -95,12 +115,22 @@ async fn hear(mut reading: impl AsyncRead + Unpin, input: mpsc::Sender<Input>, h
             // Nobody waits for it.
             Ok(_) if !has_input => {}
             Ok(read) => {
+                let typed = &buffer[..read];
+                let piece;
+                (piece, lets_go) = match &mut detach {
+                    Some(detach) => detach.pass(typed),
+                    None => (typed.to_vec(), false),
+                };
                 // A command that has ended takes no more; its output may still be on its way.
-                let _ = input.send(Input::Piece(Bytes::copy_from_slice(&buffer[..read]))).await;
+                let _ = input.send(Input::Piece(piece.into())).await;
+                if lets_go {
+                    break;
+                }
             }
         }
     }
     let _ = input.send(Input::End).await;
+    lets_go
 }
 
 /// Returns the output alone, for clients that do not take over the connection.

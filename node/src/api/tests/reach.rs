@@ -154,7 +154,7 @@ async fn a_command_without_input_prints_and_tells_its_exit_status() {
 
     for (body, status, part) in [
         (json!({}), StatusCode::BAD_REQUEST, "No exec command specified"),
-        (json!({ "Cmd": ["cat"], "DetachKeys": "ctrl-p" }), StatusCode::NOT_IMPLEMENTED, "--detach-keys"),
+        (json!({ "Cmd": ["cat"], "DetachKeys": "ctrl-1" }), StatusCode::BAD_REQUEST, "Invalid escape keys (ctrl-1)"),
         (json!({ "Cmd": ["cat"], "Colour": "red" }), StatusCode::BAD_REQUEST, "unknown field Colour"),
     ] {
         refused(Method::POST, "/containers/web.1/exec", &body.to_string(), status, part).await;
@@ -203,6 +203,31 @@ async fn a_command_with_input_takes_the_connection_over() {
     let (status, _) = ask(&shoal, Method::POST, &format!("/exec/{id}/resize?h=5&w=7"), "").await;
     assert_eq!(status, StatusCode::CONFLICT);
     serving.abort();
+}
+
+#[tokio::test]
+async fn who_attaches_sees_the_log_if_he_wants_and_then_what_comes() {
+    let shoal = Shoal::new();
+    let path = "/containers/web.2/attach?stream=1&stdout=1&stderr=1";
+    let (status, said) = ask(&shoal, Method::POST, path, "").await;
+    assert_eq!((status, frames(&said)), (StatusCode::OK, vec![(2, "bye\n".to_owned())]));
+    let (_, said) = ask(&shoal, Method::POST, "/containers/web.2/attach?stream=1&stdout=1", "").await;
+    assert_eq!(frames(&said), []);
+    let (_, logs) = ask(&shoal, Method::GET, "/containers/web.2/logs?stdout=1&stderr=1", "").await;
+    assert!(!frames(&logs).is_empty());
+    let (_, said) = ask(&shoal, Method::POST, &format!("{path}&logs=1"), "").await;
+    assert_eq!(frames(&said)[..frames(&said).len() - 1], frames(&logs));
+    let (_, said) = ask(&shoal, Method::POST, "/containers/web.2/attach?logs=1&stdout=1&stderr=1", "").await;
+    assert_eq!(frames(&said), frames(&logs));
+    let (status, _) = ask(&shoal, Method::POST, "/containers/web.2/resize?h=5&w=7", "").await;
+    assert_eq!(status, StatusCode::OK);
+    for (path, status, part) in [
+        ("/containers/nope/attach?stream=1", StatusCode::NOT_FOUND, "No such container"),
+        ("/containers/web.2/attach?stream=1&detachKeys=ctrl-1", StatusCode::BAD_REQUEST, "Invalid escape keys"),
+        ("/containers/web.2/resize?h=5&w=x", StatusCode::BAD_REQUEST, "w"),
+    ] {
+        refused(Method::POST, path, "", status, part).await;
+    }
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ impl Shoal {
             reach: Arc::new(|on| Arc::new(tasks(on))),
             execs: Arc::default(),
             events: Arc::default(),
+            leave: mpsc::channel(1).0,
         };
         Self { handle, _images: directory }
     }

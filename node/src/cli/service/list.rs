@@ -106,7 +106,26 @@ pub(in crate::cli) async fn tasks_of(
     client: &Client,
     output: &mut Output,
 ) -> anyhow::Result<ExitCode> {
-    let filters = HashMap::from([("service", services.keys().cloned().collect::<Vec<_>>())]);
+    let ids = services.keys().cloned().collect();
+    tasks_where("service", ids, services, how, client, output).await
+}
+
+/// Returns the ids and names of all services.
+pub(in crate::cli) async fn all_services(client: &Client) -> anyhow::Result<HashMap<String, String>> {
+    let services = client.docker().list_services(None).await.map_err(|error| client.error(error))?;
+    Ok(services.iter().map(|service| (service.id.clone().unwrap_or_default(), name(service))).collect())
+}
+
+/// Lists the tasks that a filter of the API lets through.
+pub(in crate::cli) async fn tasks_where(
+    filter: &str,
+    values: Vec<String>,
+    services: HashMap<String, String>,
+    how: HowArgs,
+    client: &Client,
+    output: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let filters = HashMap::from([(filter, values)]);
     let options = ListTasksOptionsBuilder::default().filters(&filters).build();
     let tasks = client.docker().list_tasks(Some(options)).await.map_err(|error| client.error(error))?;
     let nodes = node::all(client).await?;

@@ -24,6 +24,9 @@ use super::link::{self, Link};
 use super::{ANSWER_TIMEOUT, Handle, Runtime, check, io_error};
 use crate::log::{LogLine, LogQuery, LogReader};
 
+/// What waits for whoever reads a copy of a container's output, in bytes: beyond that he is let go. As much as the kernel allows
+/// for a pipe without asking.
+const TAP_BYTES: i32 = 1 << 20;
 /// How long a follower of a log sleeps when there is nothing new: from this, doubling, to that.
 const FOLLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(160));
 
@@ -194,6 +197,22 @@ impl Runtime {
         }
     }
 
+    /// Reads what a container prints from now on, beside its log: output, and errors unless it has a terminal. Both end when it
+    /// ends, or when it prints faster than they are read.
+    pub async fn tap(&self, id: &str, terminal: bool) -> Result<(ExecOutput, Option<ExecOutput>), RuntimeError> {
+        let handle = self.found(id)?;
+        let failed = io_error(format!("read the output of container {id}"));
+        let asked = tokio::task::spawn_blocking(move || tapped(&handle, terminal)).await;
+        let (reply, out, err) = asked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)?;
+        match reply {
+            Reply::Done => {
+                let open = |end| receiver(end).map_err(io_error(format!("read the output of container {id}")));
+                Ok((open(out)?, err.map(open).transpose()?))
+            }
+            reply => Err(unexpected(id, reply)),
+        }
+    }
+
     /// Lets a container's input end as soon as the attached have let go of it.
     pub async fn close_stdin(&self, id: &str) -> Result<(), RuntimeError> {
         self.done(id, Request::CloseStdin).await
@@ -313,6 +332,21 @@ fn begin(handle: &Handle, spec: ExecSpec, size: Option<WindowSize>) -> io::Resul
         _ => return Err(io::Error::other("the shim gave an answer to another question")),
     };
     Ok(Ok(Begun { pid: streams.0, streams: streams.1, stream }))
+}
+
+/// Asks for a copy of the output; returns the reading ends.
+fn tapped(handle: &Handle, terminal: bool) -> io::Result<(Reply, OwnedFd, Option<OwnedFd>)> {
+    let stream = connect(handle)?;
+    let (out, out_end) = io::pipe()?;
+    let (err, err_end) = io::pipe()?;
+    for pipe in [out.as_fd(), err.as_fd()] {
+        // A smaller one will do.
+        let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(TAP_BYTES));
+    }
+    let ends = [out_end.as_fd(), err_end.as_fd()];
+    console::send(&stream, &line(&Request::Tap), if terminal { &ends[..1] } else { &ends })?;
+    let (reply, _) = read_reply(&stream)?;
+    Ok((reply, out.into(), (!terminal).then_some(err.into())))
 }
 
 fn connect(handle: &Handle) -> io::Result<StdUnixStream> {

@@ -24,6 +24,7 @@ use super::exec::Execs;
 use super::lease;
 use super::make::Container;
 use super::now_ms;
+use super::taps::Taps;
 use crate::log::{LineCutter, LogFile};
 
 /// Most connections at once; a daemon needs two or three, and one for each exec.
@@ -57,6 +58,7 @@ struct Shim<'a> {
 struct Output {
     pipe: File,
     lines: LineCutter,
+    taps: Taps,
 }
 
 /// The end of a container, and the connections whose end will tell of the shim's own.
@@ -109,7 +111,7 @@ pub(super) fn serve(
 fn output((pipe, stream): (OwnedFd, &'static str)) -> io::Result<Output> {
     let pipe = File::from(pipe);
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(Output { pipe, lines: LineCutter::new(stream) })
+    Ok(Output { pipe, lines: LineCutter::new(stream), taps: Taps::default() })
 }
 
 struct Ready {
@@ -232,6 +234,7 @@ impl Shim<'_> {
                     }
                     None => Reply::Refused("has no open standard input".to_owned()),
                 },
+                Ok(Request::Tap) => self.tap(client.take_descriptors()),
                 Ok(Request::CloseStdin) => {
                     self.container.stdin = None;
                     Reply::Done
@@ -279,6 +282,21 @@ impl Shim<'_> {
         if self.execs.contains(pid) { signalled(pid, signal) } else { Reply::Done }
     }
 
+    /// Copies each stream to the pipe that came for it; of one that has ended there is nothing more to copy.
+    fn tap(&mut self, pipes: Vec<OwnedFd>) -> Reply {
+        let wanted = if self.container.terminal.is_some() { 1 } else { 2 };
+        if pipes.len() != wanted {
+            return Reply::Refused(format!("was sent {} pipes to copy its output to, not {wanted}", pipes.len()));
+        }
+        for (pipe, stream) in pipes.into_iter().zip(["stdout", "stderr"]) {
+            let output = self.outputs.iter_mut().find(|output| output.lines.stream() == stream);
+            if let Some(Err(error)) = output.map(|output| output.taps.add(pipe)) {
+                return Reply::Refused(format!("cannot copy its output: {error}"));
+            }
+        }
+        Reply::Done
+    }
+
     fn resize(&self, size: WindowSize) -> Reply {
         let Some(terminal) = &self.container.terminal else {
             return Reply::Refused("has no terminal".to_owned());
@@ -323,6 +341,7 @@ impl Output {
                 Progress::End
             }
             Ok(length) => {
+                self.taps.copy(&buffer[..length]);
                 self.lines.feed(&buffer[..length], log);
                 Progress::Read
             }
