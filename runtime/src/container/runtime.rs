@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::protocol::{Greeting, Reply, Request};
 use super::{ContainerSpec, ContainerState, ContainerStatus, Created, Exit, RuntimeError, StartError};
 
+mod attach;
 mod check;
 mod exec;
 mod follow;

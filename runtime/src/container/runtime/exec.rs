@@ -1,4 +1,4 @@
-//! What the daemon does with a running container: further commands, its input and terminal, its counters, its log.
+//! What the daemon does with a running container: further commands, its counters, its log.
 //!
 //! Every call is a connection of its own to the container's shim, so that none waits for another.
 
@@ -24,9 +24,6 @@ use super::link::{self, Link};
 use super::{ANSWER_TIMEOUT, Handle, Runtime, check, io_error};
 use crate::log::{LogLine, LogQuery, LogReader};
 
-/// What waits for whoever reads a copy of a container's output, in bytes: beyond that he is let go. As much as the kernel allows
-/// for a pipe without asking.
-const TAP_BYTES: i32 = 1 << 20;
 /// How long a follower of a log sleeps when there is nothing new: from this, doubling, to that.
 const FOLLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(160));
 
@@ -179,50 +176,6 @@ impl Runtime {
         self.done(id, Request::SignalExec { pid, signal }).await
     }
 
-    /// Opens the input of a container that was made with `stdin`; with a terminal, that. Output is in the log.
-    pub async fn attach(&self, id: &str) -> Result<pipe::Sender, RuntimeError> {
-        let handle = self.found(id)?;
-        let refused = |reason: String| RuntimeError::Shim { id: id.to_owned(), reason };
-        let failed = io_error(format!("open the input of container {id}"));
-        let asked = tokio::task::spawn_blocking(move || {
-            let stream = connect(&handle)?;
-            console::send(&stream, &line(&Request::Attach), &[])?;
-            read_reply(&stream)
-        });
-        match asked.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok((Reply::Attached, Some(descriptor))) => sender(descriptor).map_err(failed),
-            Ok((Reply::Refused(reason), _)) => Err(refused(reason)),
-            Ok(_) => Err(refused("gave an answer to another question".to_owned())),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// Reads what a container prints from now on, beside its log: output, and errors unless it has a terminal. Both end when it
-    /// ends, or when it prints faster than they are read.
-    pub async fn tap(&self, id: &str, terminal: bool) -> Result<(ExecOutput, Option<ExecOutput>), RuntimeError> {
-        let handle = self.found(id)?;
-        let failed = io_error(format!("read the output of container {id}"));
-        let asked = tokio::task::spawn_blocking(move || tapped(&handle, terminal)).await;
-        let (reply, out, err) = asked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)?;
-        match reply {
-            Reply::Done => {
-                let open = |end| receiver(end).map_err(io_error(format!("read the output of container {id}")));
-                Ok((open(out)?, err.map(open).transpose()?))
-            }
-            reply => Err(unexpected(id, reply)),
-        }
-    }
-
-    /// Lets a container's input end as soon as the attached have let go of it.
-    pub async fn close_stdin(&self, id: &str) -> Result<(), RuntimeError> {
-        self.done(id, Request::CloseStdin).await
-    }
-
-    /// Sets the size of a container's terminal.
-    pub async fn resize(&self, id: &str, size: WindowSize) -> Result<(), RuntimeError> {
-        self.done(id, Request::Resize(size)).await
-    }
-
     /// Reads what a container that has not ended uses.
     pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
         match self.asked(id, Request::Stats).await? {
@@ -270,7 +223,7 @@ impl Runtime {
         Ok(lines)
     }
 
-    async fn done(&self, id: &str, request: Request) -> Result<(), RuntimeError> {
+    pub(super) async fn done(&self, id: &str, request: Request) -> Result<(), RuntimeError> {
         match self.asked(id, request).await? {
             Reply::Done => Ok(()),
             reply => Err(unexpected(id, reply)),
@@ -288,7 +241,7 @@ impl Runtime {
     }
 }
 
-fn unexpected(id: &str, reply: Reply) -> RuntimeError {
+pub(super) fn unexpected(id: &str, reply: Reply) -> RuntimeError {
     let reason = match reply {
         Reply::Refused(reason) => reason,
         reply => format!("gave an answer to another question: {reply:?}"),
@@ -334,22 +287,7 @@ fn begin(handle: &Handle, spec: ExecSpec, size: Option<WindowSize>) -> io::Resul
     Ok(Ok(Begun { pid: streams.0, streams: streams.1, stream }))
 }
 
-/// Asks for a copy of the output; returns the reading ends.
-fn tapped(handle: &Handle, terminal: bool) -> io::Result<(Reply, OwnedFd, Option<OwnedFd>)> {
-    let stream = connect(handle)?;
-    let (out, out_end) = io::pipe()?;
-    let (err, err_end) = io::pipe()?;
-    for pipe in [out.as_fd(), err.as_fd()] {
-        // A smaller one will do.
-        let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(TAP_BYTES));
-    }
-    let ends = [out_end.as_fd(), err_end.as_fd()];
-    console::send(&stream, &line(&Request::Tap), if terminal { &ends[..1] } else { &ends })?;
-    let (reply, _) = read_reply(&stream)?;
-    Ok((reply, out.into(), (!terminal).then_some(err.into())))
-}
-
-fn connect(handle: &Handle) -> io::Result<StdUnixStream> {
+pub(super) fn connect(handle: &Handle) -> io::Result<StdUnixStream> {
     let stream = link::connect_std(&handle.bundle)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     // The greeting says nothing that the handle does not know.
@@ -357,7 +295,7 @@ fn connect(handle: &Handle) -> io::Result<StdUnixStream> {
     Ok(stream)
 }
 
-fn read_reply(stream: &StdUnixStream) -> io::Result<(Reply, Option<OwnedFd>)> {
+pub(super) fn read_reply(stream: &StdUnixStream) -> io::Result<(Reply, Option<OwnedFd>)> {
     let (text, descriptor) = read_line(stream)?;
     Ok((serde_json::from_slice(&text)?, descriptor))
 }
@@ -406,12 +344,12 @@ impl Begun {
 }
 
 /// A terminal is none, but behaves as a pipe.
-fn sender(descriptor: OwnedFd) -> io::Result<pipe::Sender> {
+pub(super) fn sender(descriptor: OwnedFd) -> io::Result<pipe::Sender> {
     not_blocking(&descriptor)?;
     pipe::Sender::from_file_unchecked(File::from(descriptor))
 }
 
-fn receiver(descriptor: OwnedFd) -> io::Result<ExecOutput> {
+pub(super) fn receiver(descriptor: OwnedFd) -> io::Result<ExecOutput> {
     not_blocking(&descriptor)?;
     Ok(ExecOutput(pipe::Receiver::from_file_unchecked(File::from(descriptor))?))
 }
