@@ -275,7 +275,7 @@ fn feed(mut child: Child, input: String) -> Result<Output> {
 
 fn a_terminal_has_size_and_exit_status(asked: &Node, task: &str) -> Result<()> {
     // `script` makes a terminal; its size changes while the command waits for that.
-    let inside = "shopt -s checkwinsize; test -t 0 && echo terminal; exec 9<> <(:); \
+    let inside = "shopt -s checkwinsize; test -t 0 && echo terminal; (:); echo first ${LINES}x$COLUMNS; exec 9<> <(:); \
                   for size in 33x77 40x90; do while (:); [ ${LINES}x$COLUMNS != $size ]; do read -t 0.1 -u 9; done; \
                   echo size $size; done; exit 9";
     let mut clients = vec![format!("{PROGRAM} --socket {}", asked.socket().display())];
@@ -290,7 +290,10 @@ fn a_terminal_has_size_and_exit_status(asked: &Node, task: &str) -> Result<()> {
         let output = script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output()?;
         let said = text(&output);
         ensure!(output.status.code() == Some(9), "{client}: {}: {said}", output.status);
-        ensure!(["terminal", "size 33x77", "size 40x90"].iter().all(|part| said.contains(part)), "{client}: {said}");
+        ensure!(
+            ["terminal", "first 33x77", "size 33x77", "size 40x90"].iter().all(|part| said.contains(part)),
+            "{client}: {said}"
+        );
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub use shim::shim_main;
 pub use spec::{
     ContainerSpec, Device, ExecSpec, Lease, Limits, LogLimits, Mount, MountSource, Privileges, Ulimit, WindowSize,
 };
-pub use stats::{ContainerProcess, NetworkStats, Stats};
+pub use stats::{BlockStats, ContainerProcess, NetworkStats, Stats};
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

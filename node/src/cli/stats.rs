@@ -40,13 +40,13 @@ pub(super) async fn run(args: &StatsArgs, client: &Client, output: &mut Output) 
         let path = format!("/containers/{}/stats?stream=0", encoded(&row.id));
         let cells = match client.ask::<Value>(&path).await {
             Ok(sample) => cells(&sample),
-            Err(error) => [error.to_string(), String::new(), String::new(), String::new()],
+            Err(error) => [error.to_string(), String::new(), String::new(), String::new(), String::new()],
         };
-        let [cpu, memory, net, pids] = cells;
-        [row.name, row.node, cpu, memory, net, pids]
+        let [cpu, memory, net, block, pids] = cells;
+        [row.name, row.node, cpu, memory, net, block, pids]
     });
-    let shown: Vec<[String; 6]> = futures::stream::iter(shown).buffered(ASKED_AT_ONCE).collect().await;
-    for line in table(["NAME", "NODE", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "PIDS"], &shown) {
+    let shown: Vec<[String; 7]> = futures::stream::iter(shown).buffered(ASKED_AT_ONCE).collect().await;
+    for line in table(["NAME", "NODE", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "BLOCK I/O", "PIDS"], &shown) {
         output.line(&line)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -85,8 +85,8 @@ async fn tasks(args: &StatsArgs, client: &Client) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Returns processor, memory, network and processes, as Docker's client computes and writes them.
-fn cells(sample: &Value) -> [String; 4] {
+/// Returns processor, memory, network, block devices and processes, as Docker's client computes and writes them.
+fn cells(sample: &Value) -> [String; 5] {
     let number = |pointer: &str| sample.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
     let grown =
         |name: &str| number(&format!("/cpu_stats/{name}")).saturating_sub(number(&format!("/precpu_stats/{name}")));
@@ -99,10 +99,15 @@ fn cells(sample: &Value) -> [String; 4] {
         let bytes = |name: &str| network[name].as_u64().unwrap_or_default();
         (received + bytes("rx_bytes"), sent + bytes("tx_bytes"))
     });
+    let blocks = |op: &str| -> u64 {
+        let all = sample["blkio_stats"]["io_service_bytes_recursive"].as_array().into_iter().flatten();
+        all.filter(|block| block["op"] == op).filter_map(|block| block["value"].as_u64()).sum()
+    };
     [
         format!("{}.{:02}%", hundredths / 100, hundredths % 100),
         format!("{} / {}", size(used), size(number("/memory_stats/limit"))),
         format!("{} / {}", size(received), size(sent)),
+        format!("{} / {}", size(blocks("read")), size(blocks("write"))),
         number("/pids_stats/current").to_string(),
     ]
 }
@@ -120,9 +125,14 @@ mod tests {
             "precpu_stats": { "cpu_usage": { "total_usage": 100 }, "system_cpu_usage": 2_000 },
             "memory_stats": { "usage": 5_000_000, "stats": { "inactive_file": 1_000_000 }, "limit": 64_000_000 },
             "networks": { "eth0": { "rx_bytes": 1_000, "tx_bytes": 2_000 } },
+            "blkio_stats": { "io_service_bytes_recursive": [
+                { "major": 8, "minor": 0, "op": "read", "value": 3_000 },
+                { "major": 8, "minor": 16, "op": "read", "value": 1_000 },
+                { "major": 8, "minor": 0, "op": "write", "value": 7_000 },
+            ] },
             "pids_stats": { "current": 3 },
         });
-        assert_eq!(cells(&sample), ["50.00%", "4MB / 64MB", "1kB / 2kB", "3"]);
+        assert_eq!(cells(&sample), ["50.00%", "4MB / 64MB", "1kB / 2kB", "4kB / 7kB", "3"]);
         assert_eq!(cells(&json!({}))[0], "0.00%");
     }
 }

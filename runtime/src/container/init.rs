@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -19,7 +20,7 @@ use nix::unistd::{AccessFlags, access, execv};
 
 use super::protocol::Failure;
 use super::report::fail;
-use super::{FailureKind, reaper, seccomp};
+use super::{FailureKind, WindowSize, console, reaper, seccomp};
 
 /// What runs inside the container's first process, before it becomes the command.
 #[derive(Clone)]
@@ -58,6 +59,7 @@ impl Payload {
         let arguments = arguments(spec).iter().map(|argument| to_c(argument)).collect::<Result<Vec<_>, _>>()?;
         let program = to_c(&path.to_string_lossy())?;
         reset_signals();
+        size_terminal(spec);
         if self.filtered {
             let held = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
             let held = held.and_then(|sets| sets.bounding().as_ref()).into_iter().flatten();
@@ -68,6 +70,16 @@ impl Payload {
             reaper::fork_command().map_err(Failure::doing(FailureKind::Host, "fork the command"))?;
         }
         execv(&program, &arguments).map_err(|errno| not_executed(&arguments_name(spec), errno))
+    }
+}
+
+/// Gives the terminal the size that its operator's has, before the command asks. One of another size still works.
+fn size_terminal(spec: &Spec) {
+    let size = spec.process().as_ref().and_then(|process| process.console_size());
+    let length = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
+    if let Some(size) = size {
+        let size = WindowSize { rows: length(size.height()), columns: length(size.width()) };
+        let _ = console::resize(io::stdin().as_fd(), size);
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::user::User;
-use super::{ContainerSpec, ExecSpec, Limits, Mount, MountSource, Ulimit, bundle, capabilities, seccomp};
+use super::{ContainerSpec, ExecSpec, Limits, Mount, MountSource, Ulimit, WindowSize, bundle, capabilities, seccomp};
 
 /// Docker's `PATH` for images that set none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -132,7 +132,13 @@ pub(super) fn config(spec: &ContainerSpec, user: &User, devices: &[FoundDevice],
 }
 
 /// Builds the `process` of a further command in a running container.
-pub(super) fn exec_process(spec: &ContainerSpec, exec: &ExecSpec, user: &User, host: &Host) -> Value {
+pub(super) fn exec_process(
+    spec: &ContainerSpec,
+    exec: &ExecSpec,
+    size: Option<WindowSize>,
+    user: &User,
+    host: &Host,
+) -> Value {
     let mut joined = spec.clone();
     joined.args.clone_from(&exec.args);
     joined.env.extend(exec.env.iter().cloned());
@@ -145,7 +151,11 @@ pub(super) fn exec_process(spec: &ContainerSpec, exec: &ExecSpec, user: &User, h
         joined.privileges.cap_drop.clear();
         joined.privileges.new_privileges = true;
     }
-    process(&joined, user, host)
+    let mut process = process(&joined, user, host);
+    if let Some(WindowSize { rows, columns }) = size.filter(|_| exec.tty) {
+        process["consoleSize"] = json!({ "height": rows, "width": columns });
+    }
+    process
 }
 
 fn process(spec: &ContainerSpec, user: &User, host: &Host) -> Value {

@@ -3,6 +3,7 @@
 //! Input: the files of its cgroups, v1 or v2, and `/proc/<pid>/net/dev`. Output: [`Stats`], the kernel's own counters;
 //! what a host does not count is 0 or `None`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,9 @@ use super::cgroup::Cgroup;
 
 /// Nanoseconds in one tick of `cpuacct.stat`: `USER_HZ` is 100 on all Linux platforms.
 const TICK_NS: u64 = 10_000_000;
+
+/// Most block devices that are told of.
+const BLOCKS_MAX: usize = 64;
 
 /// Above this, a v1 memory limit means none.
 const NO_LIMIT: u64 = i64::MAX as u64 / 2;
@@ -50,6 +54,19 @@ pub struct Stats {
     pub pids_limit: Option<u64>,
     /// Links of its network but `lo`, by name.
     pub networks: Vec<NetworkStats>,
+    /// Block devices that it read or wrote, by number.
+    pub blocks: Vec<BlockStats>,
+}
+
+/// Traffic with one block device. What is only in the page cache yet does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockStats {
+    /// Numbers of the device.
+    pub device: (u64, u64),
+    /// Bytes and requests read.
+    pub read: [u64; 2],
+    /// Bytes and requests written.
+    pub written: [u64; 2],
 }
 
 /// Traffic over one link.
@@ -86,6 +103,9 @@ pub(super) fn read(cgroup: &Cgroup, pid: i32, read_at_ms: u64) -> Stats {
     let group = |controller: &str| cgroup.group_with(controller).unwrap_or_else(|| PathBuf::from("/nonexistent"));
     if cgroup.has_v1() {
         read_v1(&mut stats, &group("cpu"), &group("cpuacct"), &group("memory"));
+        let blkio = group("blkio");
+        let of = |file: &str| text(&blkio, &format!("blkio.throttle.{file}_recursive"));
+        stats.blocks = blocks_v1(&of("io_service_bytes"), &of("io_serviced"));
     } else {
         read_v2(&mut stats, &cgroup.any_group().unwrap_or_default());
     }
@@ -124,6 +144,60 @@ fn read_v2(stats: &mut Stats, group: &Path) {
     stats.memory_inactive_file_bytes = field(&text(group, "memory.stat"), "inactive_file");
     stats.memory_peak_bytes = number(group, "memory.peak").unwrap_or(0);
     stats.memory_limit_bytes = number(group, "memory.max");
+    stats.blocks = blocks_v2(&text(group, "io.stat"));
+}
+
+/// Parses the two files of `blkio.throttle`: lines `MAJOR:MINOR Read|Write N`, and others.
+fn blocks_v1(bytes: &str, requests: &str) -> Vec<BlockStats> {
+    let mut blocks = BTreeMap::new();
+    for (index, text) in [bytes, requests].into_iter().enumerate() {
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(device), Some(what), Some(Ok(value))) =
+                (words.next().and_then(device), words.next(), words.next().map(str::parse))
+            else {
+                continue;
+            };
+            let block: &mut BlockStats = blocks.entry(device).or_default();
+            match what {
+                "Read" => block.read[index] = value,
+                "Write" => block.written[index] = value,
+                _ => {}
+            }
+        }
+    }
+    in_order(blocks)
+}
+
+/// Parses `io.stat`: lines `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …`.
+fn blocks_v2(text: &str) -> Vec<BlockStats> {
+    let mut blocks = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(device) = words.next().and_then(device) else { continue };
+        let block: &mut BlockStats = blocks.entry(device).or_default();
+        for (name, value) in words.filter_map(|word| word.split_once('=')) {
+            let Ok(value) = value.parse() else { continue };
+            match name {
+                "rbytes" => block.read[0] = value,
+                "rios" => block.read[1] = value,
+                "wbytes" => block.written[0] = value,
+                "wios" => block.written[1] = value,
+                _ => {}
+            }
+        }
+    }
+    in_order(blocks)
+}
+
+fn device(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn in_order(blocks: BTreeMap<(u64, u64), BlockStats>) -> Vec<BlockStats> {
+    let used = blocks.into_iter().filter(|(_, block)| block.read != [0, 0] || block.written != [0, 0]);
+    used.take(BLOCKS_MAX).map(|(device, block)| BlockStats { device, ..block }).collect()
 }
 
 fn text(group: &Path, file: &str) -> String {
@@ -197,6 +271,18 @@ mod tests {
             (4096, 2048, None)
         );
         assert_eq!((stats.cpu_periods, stats.cpu_throttled_periods), (7, 2));
+    }
+
+    #[test]
+    fn block_devices_are_read_alike_in_both_versions() {
+        let bytes =
+            "8:16 Read 4096\n8:16 Write 100\n8:16 Sync 1\n8:16 Total 4196\n254:0 Read 0\n254:0 Write 0\nTotal 4196\n";
+        let requests = "8:16 Read 2\n8:16 Write 1\nTotal 3\n";
+        let v2 = "8:16 rbytes=4096 wbytes=100 rios=2 wios=1 dbytes=0 dios=0\n254:0 \nnonsense\n7:x rbytes=1\n";
+        let block = BlockStats { device: (8, 16), read: [4096, 2], written: [100, 1] };
+        assert_eq!(blocks_v1(bytes, requests), blocks_v2(v2));
+        assert_eq!(blocks_v2(v2), [block]);
+        assert_eq!((blocks_v1("", "\n"), blocks_v2("8:0")), (Vec::new(), Vec::new()));
     }
 
     #[test]

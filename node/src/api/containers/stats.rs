@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use shoal_cluster::view::TaskView;
-use shoal_runtime::container::NetworkStats;
+use shoal_runtime::container::{BlockStats, NetworkStats, Stats};
 use tokio::sync::mpsc;
 
 use super::{ask, find, unexpected};
@@ -105,8 +105,10 @@ fn show(task: &TaskView, name: &str, sample: &Sample, before: Option<&Sample>) -
         },
         "pids_stats": { "current": stats.pids, "limit": stats.pids_limit.unwrap_or_default() },
         "networks": networks,
-        // Not counted by the runtime.
-        "blkio_stats": { "io_service_bytes_recursive": null },
+        "blkio_stats": {
+            "io_service_bytes_recursive": blocks(stats, 0),
+            "io_serviced_recursive": blocks(stats, 1),
+        },
         "storage_stats": {},
     })
 }
@@ -127,6 +129,16 @@ fn cpu(sample: &Sample) -> Value {
             "throttled_time": stats.cpu_throttled_ns,
         },
     })
+}
+
+/// Returns the bytes (0) or requests (1) of each block device; nothing where there are none, as Docker does.
+fn blocks(stats: &Stats, which: usize) -> Option<Vec<Value>> {
+    let entry = |block: &BlockStats, op: &str, counts: [u64; 2]| {
+        let (major, minor) = block.device;
+        json!({ "major": major, "minor": minor, "op": op, "value": counts[which] })
+    };
+    let both = |block: &BlockStats| [entry(block, "read", block.read), entry(block, "write", block.written)];
+    (!stats.blocks.is_empty()).then(|| stats.blocks.iter().flat_map(both).collect())
 }
 
 fn show_network(network: &NetworkStats) -> Value {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::unistd::Pid;
 
-use super::super::console::{self, ConsoleSocket};
+use super::super::console::ConsoleSocket;
 use super::super::driver::{Driver, ExecOrder, Streams};
 use super::super::protocol::{Failure, Reply};
 use super::super::{ExecSpec, FailureKind, WindowSize, bundle, oci};
@@ -29,13 +29,9 @@ impl Execs {
         size: Option<WindowSize>,
     ) -> io::Result<()> {
         let streams = client.take_descriptors();
-        match run(container, driver, spec, streams) {
+        match run(container, driver, (spec, size), streams) {
             Ok((pid, terminal)) => {
                 self.0.push((pid, client.later()?));
-                if let (Some(terminal), Some(size)) = (&terminal, size) {
-                    // A terminal of no size still works.
-                    let _ = console::resize(terminal.as_fd(), size);
-                }
                 client.reply(&Reply::Executed { pid: pid.as_raw() }, terminal.as_ref().map(AsFd::as_fd))
             }
             Err(failure) => client.reply(&Reply::Failed(failure), None),
@@ -57,7 +53,7 @@ impl Execs {
 fn run(
     container: &Container,
     driver: &Driver,
-    exec: &ExecSpec,
+    (exec, size): (&ExecSpec, Option<WindowSize>),
     streams: Vec<OwnedFd>,
 ) -> Result<(Pid, Option<OwnedFd>), Failure> {
     let spec = &container.spec;
@@ -69,7 +65,7 @@ fn run(
     };
     let failed = Failure::doing(FailureKind::Host, "prepare the command");
     let streams = streams_of(exec.tty, streams).map_err(&failed)?;
-    let process = oci::exec_process(spec, exec, &user, &container.host).to_string();
+    let process = oci::exec_process(spec, exec, size, &user, &container.host).to_string();
     fs::write(bundle::EXEC_PROCESS, process).map_err(&failed)?;
     let filtered = !(spec.privileges.unfiltered || exec.privileged);
     let order = ExecOrder { spec, process: absolute(bundle::EXEC_PROCESS)?, streams, filtered };
