@@ -154,7 +154,8 @@ pub(crate) fn a_fenced_service_runs_on_one_side_of_a_split_only(lab: &mut Lab) -
     // Nobody runs it instead before that; what waits says why.
     let there = |task: &Value| task["NodeID"] == status["node"]["id"];
     let others = || Ok::<_, anyhow::Error>(lab.nodes[0].running("safe")?.iter().filter(|task| !there(task)).count());
-    ensure!(others()? == 3 - cut.len(), "{} others run already", others()?);
+    // One of them may have to move on the greater side, and then waits, too.
+    ensure!(others()? <= 3 - cut.len(), "{} others run already", others()?);
     until("those that wait say why", || {
         let said = lab.ok("service ps --no-trunc safe")?;
         ensure!(said.contains("fenced"), "{said}");
